@@ -49,6 +49,8 @@ class Job:
     not_before: float = -inf
     due: float | None = inf
     attempt: int = 0
+    attempt_started_at: int = 0
+    renewed_at: int = 0
     worker: str = ""
     lost: int = 0
     retries: int = 0
@@ -246,6 +248,7 @@ class Reference:
         job = self._held(lease)
         if job is None:
             return "lost" if self._outcome(lease) in (None, "lost") else "settled"
+        job.renewed_at = self._clock()
         job.due = self._clock() + 1000 * self._settings.lease_seconds
         return "cancel" if job.cancel_requested else "timeout" if job.timeout_at <= self._clock() else "ok"
 
@@ -388,7 +391,7 @@ class Reference:
     def _use(self, job: Job, usage: Usage) -> None:
         before = replace(job.usage)
         for name in USAGE_FIELDS:
-            combine = sum if name in ("embedding_tokens", "gpu_ms") else max
+            combine = sum if name in ("embedding_tokens", "gpu_ms", "lost_ms") else max
             setattr(job.usage, name, combine((getattr(before, name), getattr(usage, name))))
 
     def _add_service(self, job: Job, tokens: int) -> None:
@@ -449,6 +452,7 @@ class Reference:
             self.user_level[job.queue, job.owner] = max(self.user_level.get((job.queue, job.owner), 0), settled)
         job.status, job.waiting, job.worker, job.started = "in_progress", "", worker, True
         job.attempt += 1
+        job.attempt_started_at = job.renewed_at = self._clock()
         job.written = 0
         job.due = self._clock() + 1000 * self._settings.lease_seconds
         job.events.append("started")
@@ -493,6 +497,7 @@ class Reference:
 
     def _mark_attempt_lost(self, job: Job) -> None:
         self._stop(job)
+        self._use(job, Usage(lost_ms=job.renewed_at - job.attempt_started_at))
         job.outcomes[job.attempt] = "lost"
         job.lost += 1
         job.events.append("attempt_lost")

@@ -8,11 +8,13 @@ local function outcome_of(id, attempt)
   return cjson.decode(record).outcome
 end
 
+-- Record how an attempt ended. Returns when it started.
 local function close_attempt(id, attempt, outcome, code)
   local key, field = job_key(id), 'attempt:' .. attempt
   local record = cjson.decode(redis.call('HGET', key, field))
   record.ended_at, record.outcome, record.error, record.token = now, outcome, code, nil
   redis.call('HSET', key, field, cjson.encode(record))
+  return record.started_at
 end
 
 -- An attempt that ran for this long shows that the outage before it was over.

@@ -175,11 +175,12 @@ end
 
 -- The worker of an attempt has died or stopped renewing its lease.
 local function mark_attempt_lost(id)
-  local job = fields(id, 'attempt', 'worker', 'lost', 'max_attempts', 'cancel_requested_at')
+  local job = fields(id, 'attempt', 'worker', 'lost', 'max_attempts', 'cancel_requested_at', 'heartbeat_at', 'usage')
   local attempt, lost = job.attempt, tonumber(job.lost) + 1
-  close_attempt(id, attempt, 'lost')
+  local started_at = close_attempt(id, attempt, 'lost')
   release_from_worker(id, job.worker)
-  redis.call('HSET', job_key(id), 'lost', lost)
+  local usage = add_lost_time(job.usage, (tonumber(job.heartbeat_at or '') or started_at) - started_at)
+  redis.call('HSET', job_key(id), 'lost', lost, 'usage', usage)
   count('attempts lost')
   emit(id, 'attempt_lost', attempt, cjson.encode({ attempt = tonumber(attempt), worker = job.worker }))
   if is_set(job.cancel_requested_at) and not must_close_output(id) then
