@@ -100,6 +100,7 @@ class Authenticator:
             secret=secret,
             expires_at=key.expires_at,
             limits=found.limits,
+            requests_per_second=key.requests_per_second,
         )
 
     def is_valid(self, made_by: Caller) -> bool:

@@ -15,7 +15,7 @@ from shared.settings import OWNER_LIMITS, Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """``limits`` are those set for this owner; ``key_id`` and ``key_name`` are empty without a key, which expires at ``expires_at`` (Unix
+    """``limits`` are those set for this owner, ``requests_per_second`` that of the key; ``key_id`` and ``key_name`` are empty without a key, which expires at ``expires_at`` (Unix
     milliseconds). ``alone`` means that no API key exists, so there are no other owners."""
 
     owner: str
@@ -25,6 +25,7 @@ class Caller:
     secret: str = field(default="", repr=False)
     expires_at: int | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
+    requests_per_second: int | None = None
     alone: bool = False
 
     @property

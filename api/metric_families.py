@@ -50,6 +50,7 @@ USAGE_COUNTERS = (
     ("completion_tokens", "usage_completion_tokens", "Generated tokens of ended jobs.", 1),
     ("embedding_tokens", "usage_embedding_tokens", "Tokens of texts that ended jobs embedded or reranked.", 1),
     ("gpu_ms", "usage_gpu_seconds", "GPU time of ended jobs.", 0.001),
+    ("lost_ms", "usage_lost_seconds", "Time of lost attempts of ended jobs.", 0.001),
     ("pages", "usage_pages", "Pages that ended jobs read.", 1),
     ("bytes", "usage_bytes", "Size of documents that ended jobs read.", 1),
 )

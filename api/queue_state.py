@@ -31,12 +31,14 @@ def _waiting_for(job: Job) -> str:
     ``retry_backoff``: the time of its next attempt. ``not_before``: the time before which it may not start. ``previous_turn``: the
     previous turn of its chat. ``model_loading``: its model is being loaded. ``gpu_busy``: another model occupies the GPU.
     ``model_not_loaded``: an operator has to load its model. ``paused``: an operator has paused the queue. ``fair_share``: another owner has received less service and comes first.
-    ``running_limit``: its owner or end user has as many running jobs as may run at once. ``worker``: no worker runs, or all are busy.
+    ``concurrency_limit``: as many jobs with its concurrency key run as it allows. ``running_limit``: its owner or end user has as many running jobs as may run at once. ``worker``: no worker runs, or all are busy.
     """
     if job.waiting == "retry_at":
         return "retry_backoff" if job.attempt else "not_before"
     if job.waiting == "after":
         return "previous_turn"
+    if job.waiting == "concurrency":
+        return "concurrency_limit"
     context = services()
     workers = [worker for worker in context.live_workers() if job.queue in worker.queues]
     reason = reason_of_queue(job.queue, workers, is_paused=context.pauses.is_paused("queue", job.queue))

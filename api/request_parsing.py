@@ -23,6 +23,8 @@ from shared.documents.filters import Scalar
 from shared.documents.passwords import MAX_PASSWORD_LENGTH
 from shared.errors import InvalidRequest, InvalidValue, MalformedBody
 from shared.ids import is_id
+from shared.jobs.start_time import StartTime, check_start_time
+from shared.jobs.submission import MAX_CONCURRENCY_KEY, MAX_CONCURRENCY_LIMIT
 
 MAX_SHOWN = 80
 MAX_NAME = 120
@@ -30,7 +32,7 @@ MAX_NAME = 120
 MAX_FILES = 1000
 MAX_FORM_PARTS = MAX_FILES + 20
 MAX_KEY_LENGTH = 255
-FORM_FIELDS = ("file", "webhook", "metadata", "password", "replace")
+FORM_FIELDS = ("file", "webhook", "metadata", "password", "replace", "not_before", "concurrency_key", "concurrency_limit")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -119,6 +121,39 @@ def form_replace() -> bool:
     if text not in ("", "true", "false"):
         raise InvalidValue(f"replace: must be true or false, not {text[:MAX_SHOWN]!r}", param="replace")
     return text != "false"
+
+
+def form_start_time() -> StartTime | None:
+    """The field ``not_before`` of a form: when its jobs may start. Raises InvalidValue."""
+    text = _form_field("not_before")
+    if not text:
+        return None
+    try:
+        value: StartTime = float(text)
+    except ValueError:
+        value = text
+    try:
+        check_start_time(value)
+    except ValueError as error:
+        raise InvalidValue(f"not_before: {error}", param="not_before") from None
+    return value
+
+
+def form_concurrency() -> tuple[str, int]:
+    """The fields ``concurrency_key``, "" if there is none, and ``concurrency_limit`` of a form. Raises InvalidValue."""
+    key, limit = _form_field("concurrency_key"), _form_field("concurrency_limit")
+    if len(key) > MAX_CONCURRENCY_KEY:
+        raise InvalidValue(f"concurrency_key: at most {MAX_CONCURRENCY_KEY} characters, not {len(key)}", param="concurrency_key")
+    if not limit:
+        return key, 1
+    if not key:
+        raise InvalidValue("concurrency_limit: needs a concurrency_key", param="concurrency_limit")
+    if not re.fullmatch("[0-9]{1,5}", limit, re.ASCII) or not 1 <= int(limit) <= MAX_CONCURRENCY_LIMIT:
+        raise InvalidValue(
+            f"concurrency_limit: must be an integer from 1 to {MAX_CONCURRENCY_LIMIT}, not {limit[:MAX_SHOWN]!r}",
+            param="concurrency_limit",
+        )
+    return key, int(limit)
 
 
 def form_metadata() -> dict[str, Scalar]:

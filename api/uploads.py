@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from werkzeug.datastructures import FileStorage
@@ -18,6 +18,7 @@ from shared.errors import BatchSealed, EnginehouseError, NameTaken, NotFound
 from shared.ids import DOCUMENT, JOB, derived_id, new_id
 from shared.jobs.models import Job
 from shared.jobs.queue_names import CPU_QUEUE
+from shared.jobs.start_time import StartTime
 from shared.jobs.submission import Submission, SubmissionResult
 
 
@@ -33,12 +34,17 @@ class ReceivedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class UploadOptions:
-    """Options of an upload that apply to all of its files."""
+    """Options of an upload that apply to all of its files. Their jobs start after ``wait_ms``, as
+    the client's ``not_before`` says."""
 
     webhook: dict[str, Any] | None
     metadata: Mapping[str, Scalar]
     password: str = field(repr=False)
     replace: bool = True
+    not_before: StartTime | None = None
+    wait_ms: int = 0
+    concurrency_key: str = ""
+    concurrency_limit: int = 1
 
 
 @dataclass(kw_only=True)
@@ -110,12 +116,16 @@ class UploadService:
             digests = [(received.name, received.stored.sha256) for received in files]
             # Not the whole webhook: the registered endpoint with its URL may have changed between two attempts of a client.
             webhook = options.webhook and {**options.webhook, "endpoint": ""}
-            idempotency = read_idempotency_key([collection_name, batch_id, digests, webhook, options.metadata, options.replace])
+            content: list[Any] = [collection_name, batch_id, digests, webhook, options.metadata, options.replace]
+            content += [options.not_before] * (options.not_before is not None)
+            content += [options.concurrency_key, options.concurrency_limit] * bool(options.concurrency_key)
+            idempotency = read_idempotency_key(content)
             result = UploadResult(batch=self._join_or_open_batch(batch_id, collection_name, idempotency, options))
             # A repeated request finds what the first one registered by id or content, and adds what it missed because the
             # server died, or has not reached yet.
             with self._batch_ended_on_refusal(None if batch_id is not None or idempotency.key else result.batch.id):
                 collection = self._ensure_collection(collection_name)
+                options = replace(options, wait_ms=max(options.wait_ms, self._submitter.delay_of_batch(result.batch.id)))
                 for number in range(len(files)):
                     self._upload_to_batch(result, collection, files.pop(0), options, idempotency, number)
         finally:
@@ -213,11 +223,17 @@ class UploadService:
             self._files.remove(received.document_id)
             raise
         if needs_job:
-            return document, self.submit_ingest(document, batch, webhook)
+            return document, self.submit_ingest(document, batch, webhook, options)
         self._files.remove(received.document_id)
         return document, job
 
-    def submit_ingest(self, document: Document, batch: str, webhook: dict[str, Any] | None = None) -> Job:
+    def submit_ingest(
+        self,
+        document: Document,
+        batch: str,
+        webhook: dict[str, Any] | None = None,
+        options: UploadOptions | None = None,
+    ) -> Job:
         """Submit the job that ingests a registered document."""
         submission = Submission(
             kind="ingest",
@@ -228,6 +244,7 @@ class UploadService:
             document=document.id,
             parent=batch,
             webhook=webhook,
+            **_schedule(options),
         )
         return submit_job(submission).job
 
@@ -249,13 +266,27 @@ class UploadService:
             "metadata": dict(options.metadata),
             "replace": options.replace,
         }
-        submission = Submission(kind="unpack", queue=CPU_QUEUE, spec=spec, owner=self._owner, id=job_id, parent=batch)
+        submission = Submission(
+            kind="unpack", queue=CPU_QUEUE, spec=spec, owner=self._owner, id=job_id, parent=batch, **_schedule(options)
+        )
         return submit_job(submission).job.id
 
     def _keep_password(self, files: DocumentFiles, document_id: str, options: UploadOptions) -> None:
         if options.password:
-            self._documents.passwords(files, self._settings.max_queue_seconds).keep(document_id, options.password)
+            seconds = self._settings.max_queue_seconds + options.wait_ms // 1000
+            self._documents.passwords(files, seconds).keep(document_id, options.password)
 
     def _discard(self, document_ids: Sequence[str]) -> None:
         for document_id in document_ids:
             self._files.remove(document_id)
+
+
+def _schedule(options: UploadOptions | None) -> dict[str, Any]:
+    """The fields of a submission that say when it may start."""
+    if options is None:
+        return {}
+    return {
+        "wait_ms": options.wait_ms,
+        "concurrency_key": options.concurrency_key,
+        "concurrency_limit": options.concurrency_limit,
+    }

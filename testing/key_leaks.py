@@ -27,6 +27,7 @@ OWNED = (
     "eh:files:expiring",
     "eh:owner:*:request_batches",  # purged with the records
     "eh:paused",  # until an operator resumes them
+    "eh:concurrency:*",  # as long as jobs with the key run or wait for others
     "eh:usage:totals",  # one field per owner, up to a hundred
     "eh:counts",  # one field per kind, status and queue
     "eh:stats:histograms",  # one field per histogram, label and bucket

@@ -14,6 +14,9 @@ from api.schemas import responses
 from api.schemas.requests.documents import DocumentMetadata
 from api.schemas.requests.webhooks import JobWebhook
 from shared.documents.passwords import MAX_PASSWORD_LENGTH
+from shared.jobs.start_time import DESCRIPTION as START_TIME
+from shared.jobs.start_time import MAX_DELAY_SECONDS
+from shared.jobs.submission import MAX_CONCURRENCY_KEY, MAX_CONCURRENCY_LIMIT
 
 SCHEMAS = "#/components/schemas/"
 
@@ -43,12 +46,27 @@ REPLACE_FIELD = {
     "description": "Whether a file may become the next version of a document with its name and other bytes.",
 }
 
+NOT_BEFORE_FIELD = {
+    "anyOf": [
+        {"type": "number", "minimum": 0, "maximum": MAX_DELAY_SECONDS},
+        {"type": "string", "format": "date-time"},
+    ],
+    "description": f"When the jobs of this upload may start at the earliest: {START_TIME}.",
+}
+
 # Fields of an upload of documents.
 DOCUMENT_FIELDS = {
     "webhook": WEBHOOK_FIELD,
     "metadata": METADATA_FIELD,
     "password": PASSWORD_FIELD,
     "replace": REPLACE_FIELD,
+    "not_before": NOT_BEFORE_FIELD,
+    "concurrency_key": {
+        "type": "string",
+        "maxLength": MAX_CONCURRENCY_KEY,
+        "description": "Of your jobs with the same key, at most `concurrency_limit` run at once.",
+    },
+    "concurrency_limit": {"type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY_LIMIT, "default": 1},
 }
 
 STREAMED_EVENT = {

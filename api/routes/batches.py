@@ -12,6 +12,7 @@ from api.schemas.requests.jobs import NewBatch
 from api.services import owner, services
 from api.submission import require_disk_space, written_job
 from shared.errors import Conflict
+from shared.jobs.start_time import delay_ms
 
 blueprint = Blueprint("batches", __name__)
 
@@ -45,12 +46,15 @@ def open_batch() -> RouteResponse:
     require_disk_space()
     body = parse_optional_body(NewBatch)
     webhook = job_webhook(body.webhook)
-    idempotency = read_idempotency_key(body.model_dump())
+    # A field that is new and not given must not change the fingerprint of a request that another version has answered.
+    content = {name: value for name, value in body.model_dump().items() if name != "not_before" or value is not None}
+    idempotency = read_idempotency_key(content)
     batch = services().submitter.open_batch(
         owner(),
         spec={},
         webhook=webhook,
         metadata=body.metadata,
+        wait_ms=delay_ms(body.not_before),
         idempotency_key=idempotency.key,
         fingerprint=idempotency.fingerprint,
     )

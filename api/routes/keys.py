@@ -11,6 +11,7 @@ from api.responses import RouteResponse, list_response
 from api.schemas import responses
 from api.schemas.requests.keys import KeyChanges, KeyRights, KeyRotation, NewKey
 from api.services import services
+from shared.owners.limits import KeyLimits, check_key_limits
 from shared.owners.store import ApiKey, KeyOptions
 from shared.redis_connection import redis_time_ms
 
@@ -32,9 +33,10 @@ SHOWN_ONCE = "The secret is shown once, and only its SHA-256 is stored."
     )
 )
 def list_keys() -> RouteResponse:
-    keys = services().keys
-    uses = keys.last_uses()
-    return list_response([key.as_json(uses.get(key.id)) for key in keys.list_keys()])
+    store = services().keys
+    keys, uses = store.list_keys(), store.last_uses()
+    limits = KeyLimits(services().redis).limits_of([key.id for key in keys])
+    return list_response([key.as_json(uses.get(key.id), limits[key.id]) for key in keys])
 
 
 @blueprint.post("")
@@ -55,10 +57,13 @@ def list_keys() -> RouteResponse:
 )
 def create_key() -> RouteResponse:
     body = parse_body(NewKey)
+    limits = body.limits or {}
+    check_key_limits(limits)
     key, secret = services().keys.create(body.name, owner=body.owner or "", **_options(body))
+    KeyLimits(services().redis).set_limits(key.id, limits)
     add_audit_targets(key.id)
     add_audit_details(**_audited(key))
-    return jsonify({**key.as_json(None), "secret": secret}), 201
+    return jsonify({**_key_json(key), "secret": secret}), 201
 
 
 @blueprint.get("/<key>")
@@ -80,7 +85,7 @@ def show_key(key: str) -> RouteResponse:
     Operation(
         tag=TAG,
         summary="Change the name, the rights or the expiry of a key",
-        description=f"Omitted fields stay unchanged. The new rights apply to the next request with the key. {ADMIN_ONLY}",
+        description=f"Omitted fields and limits stay unchanged. The new rights apply to the next request with the key. {ADMIN_ONLY}",
         parameters=(KEY,),
         request_model=KeyChanges,
         examples={"narrow": Example(summary="Fewer scopes", body={"scopes": ["generate"]})},
@@ -90,7 +95,10 @@ def show_key(key: str) -> RouteResponse:
 )
 def change_key(key: str) -> RouteResponse:
     body = parse_body(KeyChanges)
+    limits = body.limits or {}
+    check_key_limits(limits)
     changed = services().keys.change(key, _options(body), name=body.name)
+    KeyLimits(services().redis).set_limits(changed.id, limits)
     add_audit_details(**_audited(changed))
     return _key_response(changed)
 
@@ -113,7 +121,7 @@ def rotate_key(key: str) -> RouteResponse:
     body = parse_optional_body(KeyRotation)
     new, secret = services().keys.rotate(key, overlap_seconds=body.overlap)
     add_audit_targets(new.id)
-    return jsonify({**new.as_json(None), "secret": secret}), 201
+    return jsonify({**_key_json(new), "secret": secret}), 201
 
 
 @blueprint.delete("/<key>")
@@ -150,8 +158,14 @@ def _options(body: KeyRights) -> KeyOptions:
 
 def _audited(key: ApiKey) -> dict[str, Any]:
     rights = {**key.rights.as_json(), "expires_at": key.expires_at and key.expires_at / 1000}
-    return {"name": key.name, "for_owner": key.owner, **rights}
+    limits = KeyLimits(services().redis).limits(key.id)
+    return {"name": key.name, "for_owner": key.owner, **rights, **({"limits": limits} if limits else {})}
 
 
 def _key_response(key: ApiKey) -> RouteResponse:
-    return jsonify(key.as_json(services().keys.last_uses().get(key.id)))
+    return jsonify(_key_json(key))
+
+
+def _key_json(key: ApiKey) -> dict[str, Any]:
+    limits = KeyLimits(services().redis).limits(key.id)
+    return key.as_json(services().keys.last_uses().get(key.id), limits)

@@ -1,13 +1,16 @@
 """``/me``: who the caller is."""
 
+from typing import Any
+
 from flask import Blueprint, jsonify
 
-from api.caller import caller
+from api.caller import Caller, caller
 from api.openapi.operation import Operation, Reply, describe
 from api.responses import RouteResponse
 from api.schemas import responses
 from api.services import services
 from shared.jobs.serialization import seconds
+from shared.owners.limits import KeyLimits
 
 blueprint = Blueprint("me", __name__)
 
@@ -22,7 +25,14 @@ blueprint = Blueprint("me", __name__)
 )
 def show_account() -> RouteResponse:
     made_by = caller()
-    key = {"id": made_by.key_id, "name": made_by.key_name, "expires_at": seconds(made_by.expires_at)} if made_by.key_id else None
+    key = _key(made_by) if made_by.key_id else None
     limits = made_by.effective_limits(services().settings)
     account = {"owner": made_by.owner, "admin": made_by.admin, "key": key, "rights": made_by.rights.as_json()}
     return jsonify({**account, "limits": limits})
+
+
+def _key(made_by: Caller) -> dict[str, Any]:
+    limits = KeyLimits(services().redis).limits(made_by.key_id)
+    if made_by.requests_per_second is not None:
+        limits["requests_per_second"] = made_by.requests_per_second
+    return {"id": made_by.key_id, "name": made_by.key_name, "expires_at": seconds(made_by.expires_at), "limits": limits}

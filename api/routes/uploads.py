@@ -20,10 +20,12 @@ from api.openapi.operation import (
 from api.request_parsing import (
     MAX_FILES,
     check_form_fields,
+    form_concurrency,
     form_files,
     form_metadata,
     form_password,
     form_replace,
+    form_start_time,
     form_webhook,
     requested_timeout,
 )
@@ -35,6 +37,7 @@ from api.uploads import UploadOptions, UploadResult, UploadService
 from shared.documents.models import ENDED, Document, check_collection_name
 from shared.errors import InvalidValue
 from shared.jobs.models import Job
+from shared.jobs.start_time import delay_ms
 
 blueprint = Blueprint("uploads", __name__)
 
@@ -124,8 +127,16 @@ def upload_documents(collection: str) -> RouteResponse:
 
 def _upload_options() -> UploadOptions:
     check_form_fields()
+    not_before, (concurrency_key, concurrency_limit) = form_start_time(), form_concurrency()
     return UploadOptions(
-        webhook=job_webhook(form_webhook()), metadata=form_metadata(), password=form_password(), replace=form_replace()
+        webhook=job_webhook(form_webhook()),
+        metadata=form_metadata(),
+        password=form_password(),
+        replace=form_replace(),
+        not_before=not_before,
+        wait_ms=delay_ms(not_before),
+        concurrency_key=concurrency_key,
+        concurrency_limit=concurrency_limit,
     )
 
 

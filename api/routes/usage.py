@@ -15,7 +15,7 @@ from api.responses import RouteResponse
 from api.schemas import responses
 from api.services import services
 from shared.errors import Forbidden, InvalidValue
-from shared.jobs.usage import GROUPS, MAX_DAYS, USAGE_FIELDS, UsageTotals, sum_usage
+from shared.jobs.usage import GROUPS, MAX_DAYS, TIMES, USAGE_FIELDS, UsageTotals, sum_usage
 
 blueprint = Blueprint("usage", __name__)
 
@@ -23,7 +23,7 @@ DEFAULT_DAYS = 30
 MAX_ROWS = 50_000
 FIRST_YEAR = 2000
 DAY = {"type": "string", "format": "date"}
-NUMBERS = ("jobs", *(name for name in USAGE_FIELDS if name != "gpu_ms"), "gpu_seconds")
+NUMBERS = ("jobs", *(name for name in USAGE_FIELDS if name not in TIMES), *TIMES.values())
 
 
 @blueprint.get("/usage")

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import redis
@@ -11,6 +11,7 @@ from cli.errors import CommandError
 from cli.output import Output, clock, plural
 from cli.remote.administration import duration
 from shared.owners.closed_marker import ClosedMarker
+from shared.owners.limits import KeyLimits
 from shared.owners.store import LOCAL, ApiKey, ApiKeys, KeyOptions
 from shared.rights import OWNER_SCOPES, SCOPES
 
@@ -36,7 +37,7 @@ def create_key(
     given.update(options or {})
     key, secret = keys.create(name, owner=owner, admin=admin, **given)
     marker.set()
-    _print_secret(key, secret, out, f"Created key {key.id} for owner {key.owner}.")
+    _print_secret(key, secret, {}, out, f"Created key {key.id} for owner {key.owner}.")
     if not first:
         return key
     out.print_note("This is the first key: from now on, every call needs a key.")
@@ -50,7 +51,8 @@ def create_key(
 def list_keys(client: redis.Redis, *, out: Output) -> None:
     """Print all keys without their secrets."""
     keys = ApiKeys(client)
-    uses = keys.last_uses()
+    uses, found = keys.last_uses(), keys.list_keys()
+    limits = KeyLimits(client).limits_of([key.id for key in found])
 
     def row(key: ApiKey) -> tuple[object, ...]:
         return (
@@ -59,13 +61,13 @@ def list_keys(client: redis.Redis, *, out: Output) -> None:
         )
 
     columns = ("key", "name", "owner", "scopes", "state", "last used", "expires", "created", "prefix")
-    out.print_list(columns, keys.list_keys(), row, to_json=lambda key: key.as_json(uses.get(key.id)))
+    out.print_list(columns, found, row, to_json=lambda key: key.as_json(uses.get(key.id), limits[key.id]))
 
 
 def show_key(client: redis.Redis, key_id: str, *, out: Output) -> None:
     """Print one key without its secret. Raises NotFound."""
     keys = ApiKeys(client)
-    _print_key(keys.get(key_id), keys.last_uses(), out)
+    _print_key(client, keys.get(key_id), out)
 
 
 def change_key(
@@ -90,7 +92,7 @@ def change_key(
     if not changes and name is None:
         raise CommandError("Nothing to change: `enginehouse keys change --help` lists the options.")
     keys = ApiKeys(client)
-    _print_key(keys.change(key_id, changes, name=name), keys.last_uses(), out)
+    _print_key(client, keys.change(key_id, changes, name=name), out)
 
 
 def rotate_key(client: redis.Redis, key_id: str, *, overlap: str, out: Output) -> ApiKey:
@@ -98,7 +100,8 @@ def rotate_key(client: redis.Redis, key_id: str, *, overlap: str, out: Output) -
     keys, seconds = ApiKeys(client), duration(overlap, "--overlap")
     key, secret = keys.rotate(key_id, overlap_seconds=seconds)
     old = keys.get(key_id)
-    _print_secret(key, secret, out, f"Created key {key.id}, which takes the place of {old.id} ({old.name}) of owner {old.owner}.")
+    text = f"Created key {key.id}, which takes the place of {old.id} ({old.name}) of owner {old.owner}."
+    _print_secret(key, secret, KeyLimits(client).limits(key.id), out, text)
     out.print_note(f"The old key expires at {_time(old.expires_at)}.")
     return key
 
@@ -170,9 +173,9 @@ def parse_expiry(text: str) -> int | None:
         ) from None
 
 
-def _print_secret(key: ApiKey, secret: str, out: Output, text: str) -> None:
+def _print_secret(key: ApiKey, secret: str, limits: Mapping[str, int], out: Output, text: str) -> None:
     if out.as_json:
-        print(json.dumps({**key.as_json(None), "admin": key.admin, "key": secret}))
+        print(json.dumps({**key.as_json(None, limits), "admin": key.admin, "key": secret}))
         return
     print(f"{text} Store it now, as it cannot be shown again:\n\n  {secret}\n")
     print(
@@ -180,9 +183,10 @@ def _print_secret(key: ApiKey, secret: str, out: Output, text: str) -> None:
     )
 
 
-def _print_key(key: ApiKey, uses: dict[str, int], out: Output) -> None:
+def _print_key(client: redis.Redis, key: ApiKey, out: Output) -> None:
+    uses, limits = ApiKeys(client).last_uses(), KeyLimits(client).limits(key.id)
     if out.as_json:
-        out.print_json(key.as_json(uses.get(key.id)))
+        out.print_json(key.as_json(uses.get(key.id), limits))
         return
     rows = (
         ("key", key.id),
@@ -194,6 +198,7 @@ def _print_key(key: ApiKey, uses: dict[str, int], out: Output) -> None:
         ("models", "all" if key.models is None else list(key.models) or "none"),
         ("collections", "all" if key.collections is None else list(key.collections) or "none"),
         ("requests per second", key.requests_per_second),
+        *((name.replace("_", " "), number) for name, number in limits.items()),
         ("created", _time(key.created_at)),
         ("last used", _time(uses.get(key.id))),
         ("expires", _time(key.expires_at)),

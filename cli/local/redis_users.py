@@ -20,7 +20,7 @@ _EVENTS = "~_kombu.* ~unacked* ~*.pidbox ~celeryev* &/0.celery.pidbox &/0.celery
 # What maintenance, which every worker runs, and the handlers touch. API keys and limits of owners are not among it, as a worker reads
 # files of strangers.
 _JOBS = (
-    "~eh:job:* ~eh:jobs:* ~eh:queue:* ~eh:queues ~eh:counts ~eh:stats:* ~eh:usage:* ~eh:rate:tokens:* ~eh:spent:* ~eh:claim:* ~eh:idempotency:* ~eh:wakeup_sent:* ~eh:reaping* "
+    "~eh:job:* ~eh:jobs:* ~eh:queue:* ~eh:queues ~eh:counts ~eh:stats:* ~eh:usage:* ~eh:rate:tokens:* ~eh:spent:* ~eh:claim:* ~eh:concurrency:* ~eh:idempotency:* ~eh:wakeup_sent:* ~eh:reaping* "
     "~eh:log_rewritten ~eh:worker:* ~eh:workers ~eh:models ~eh:assignments ~eh:unschedulable:* ~eh:session:* ~eh:owners "
     "~eh:owner_bytes ~eh:owner:*:jobs ~eh:owner:*:open_batches ~eh:owner:*:request_batches ~eh:owner:*:sessions ~eh:owner:*:stored ~eh:owner:*:running_users ~eh:owner:*:deliveries "
     "~eh:delivery:* ~eh:deliveries:* ~eh:collection:* ~eh:collections:* ~eh:document:* ~eh:index:* ~eh:data &eh:*"

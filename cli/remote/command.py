@@ -53,6 +53,7 @@ Data = Annotated[
         "--data", envvar="ENGINEHOUSE_DATA", help="Data folder of a server on this machine.", rich_help_panel=SERVER_PANEL
     ),
 ]
+NotBefore = Annotated[str | None, typer.Option(help="Earliest start: seconds from now, or a time such as 2030-01-31T18:00:00Z.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -67,6 +68,14 @@ class CommandContext:
     client_with_retries: "Callable[[int], Client]"
     out: Output
     address: str
+
+
+def start_time(not_before: str | None) -> float | str | None:
+    """The value of ``--not-before`` as the server takes it."""
+    try:
+        return None if not_before is None else float(not_before)
+    except ValueError:
+        return not_before
 
 
 def server_command(command: Callable[..., None]) -> Callable[..., None]:

@@ -11,7 +11,7 @@ import typer
 
 from cli.errors import CommandError
 from cli.output import plural
-from cli.remote.command import PANEL, CommandContext, server_command
+from cli.remote.command import PANEL, CommandContext, NotBefore, server_command, start_time
 from cli.remote.jobs import read_arguments
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def ingest(
     allow_network: Annotated[
         list[str] | None, typer.Option(help="Non-public range from which URLs may be fetched, such as 10.0.0.0/8; repeatable.")
     ] = None,
+    not_before: NotBefore = None,
     prefix: Annotated[str, typer.Option(help="Text before the names of all files, such as '2024/'.")] = "",
     watch: Annotated[
         bool,
@@ -75,11 +76,14 @@ def ingest(
 
     With --watch the command runs until Ctrl-C. It remembers what it has sent, so it can be started again at any time, and waits while
     the server restarts. Documents of removed files stay, unless --delete-removed is given.
+
+    With --not-before the files are sent at once and indexed from that time on. The command does not wait for that.
     """
     from cli.remote.bulk_ingest.file_discovery import find_files
     from cli.remote.bulk_ingest.progress_display import ProgressDisplay
     from cli.remote.bulk_ingest.summary import print_summary
     from cli.remote.bulk_ingest.uploader import NAME_TAKEN, SERVER_UNREACHABLE, Uploader
+    from cli.remote.exit_statuses import NOT_COMPLETED
     from enginehouse_client import EnginehouseError
     from shared.documents.models import check_collection_name
     from shared.errors import InvalidValue
@@ -88,6 +92,8 @@ def ingest(
         check_collection_name(collection)
     except InvalidValue as error:
         raise CommandError(f"--collection: {error.message}") from None
+    if not_before is not None and (watch or delete_removed):
+        raise CommandError("--not-before cannot be combined with --watch.")
     if watch or delete_removed:
         _watch(
             context,
@@ -115,10 +121,10 @@ def ingest(
     started = time.monotonic()
     outcomes: list[FileOutcome] = []
     with context.client_with_retries(retries) as client:
-        batch = client.open_batch()
+        batch = client.open_batch(not_before=start_time(not_before))
         context.out.print_note(f"Batch {batch.id} counts the jobs of {plural(len(files), 'file')}.")
         with ProgressDisplay(len(files)) as display:
-            uploader = Uploader(client, collection, batch, display, again=again, replace=replace)
+            uploader = Uploader(client, collection, batch, display, again=again, replace=replace, wait=not_before is None)
             try:
                 if len(files) > LIST_COLLECTION_ABOVE:
                     uploader.load_existing_documents()
@@ -127,7 +133,8 @@ def ingest(
                     if context.out.as_json:
                         context.out.print_json(outcome.raw)
                 # Every file has its outcome, but members of archives may still be in progress.
-                batch = client.wait(client.seal(batch))
+                batch = client.seal(batch)
+                batch = client.wait(batch) if not_before is None else batch
             except (KeyboardInterrupt, BrokenPipeError, *SERVER_UNREACHABLE):
                 display.__exit__(None, None, None)
                 # If this fails too, the server seals the batch some time after its last job.
@@ -153,9 +160,12 @@ def ingest(
             f"such as {first.known_as} for {first.file}.{unchanged}"
         )
     counts = batch.counts or {}
+    if not_before is not None and not batch.ended:
+        if any(outcome.failed for outcome in outcomes):
+            raise typer.Exit(NOT_COMPLETED)
+        context.out.print_note(f"They are indexed later. Follow batch {batch.id} with: enginehouse job follow {batch.id}")
+        return
     if any(outcome.failed for outcome in outcomes) or batch.status != "completed" or counts["completed"] != counts["total"]:
-        from cli.remote.exit_statuses import NOT_COMPLETED
-
         raise typer.Exit(NOT_COMPLETED)
 
 

@@ -12,7 +12,7 @@ import typer
 
 from cli.errors import CommandError
 from cli.output import clock
-from cli.remote.command import PANEL, CommandContext, Group, server_command
+from cli.remote.command import PANEL, CommandContext, Group, NotBefore, server_command, start_time
 from cli.remote.generate import parse_pairs
 from cli.remote.jobs import WaitTimeout
 from cli.safe_text import safe_line
@@ -38,6 +38,7 @@ def submit_batch(
         str | None, typer.Option(help="The call that all requests make.", show_default="the url of the first line")
     ] = None,
     window: Annotated[str, typer.Option(help="Time within which the batch must end, such as 30m, 24h or 7d.")] = "24h",
+    not_before: NotBefore = None,
     metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; repeatable.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end, with a bar, and print the answers.")] = False,
     wait_timeout: WaitTimeout = None,
@@ -45,7 +46,11 @@ def submit_batch(
     """Run the requests of a file and print the id of the batch, or with --wait the answers."""
     try:
         submitted = context.patient_client.submit_requests(
-            file, endpoint=endpoint, completion_window=window, metadata=parse_pairs(metadata or ())
+            file,
+            endpoint=endpoint,
+            completion_window=window,
+            metadata=parse_pairs(metadata or ()),
+            not_before=start_time(not_before),
         )
     except ValueError as error:
         raise CommandError(safe_line(str(error))) from None

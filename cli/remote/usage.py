@@ -12,7 +12,7 @@ from cli.safe_text import safe_line
 
 NUMBERS = (
     *("jobs", "prompt_tokens", "cached_tokens", "completion_tokens", "embedding_tokens"),
-    *("gpu_seconds", "pages", "bytes"),
+    *("gpu_seconds", "lost_seconds", "pages", "bytes"),
 )
 
 

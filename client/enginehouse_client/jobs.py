@@ -33,7 +33,8 @@ class Options(TypedDict, total=False):
 
     ``collection`` answers from documents: its name, or a mapping with ``name`` and options of the retrieval, such as ``min_relevance``.
     ``rewrite`` says whether a question that follows others is rewritten before the search. ``timeout`` and ``expires_in`` are in seconds;
-    ``not_before`` is seconds from now or a time in RFC 3339; ``webhook`` is notified of the end.
+    ``not_before`` is seconds from now or a time in RFC 3339; of your jobs with the same ``concurrency_key``, at most
+    ``concurrency_limit`` (1) run at once; ``webhook`` is notified of the end.
     ``deterministic`` keeps other requests from changing the answer, at a cost to all of them; the ``end_user`` values of a key take
     turns within its share.
     """
@@ -54,6 +55,8 @@ class Options(TypedDict, total=False):
     expires_in: float
     timeout: float
     not_before: float | str
+    concurrency_key: str
+    concurrency_limit: int
     metadata: Mapping[str, str]
     webhook: Mapping[str, Any]
 

@@ -34,15 +34,14 @@ class KeyCalls(JobCalls):
         collections: Sequence[str] | None = None,
         expires_in: float | None = None,
         requests_per_second: int | None = None,
+        limits: Mapping[str, int | None] | None = None,
     ) -> Operation[ApiKey]:
         """Create an API key. Only the result of this call and of ``rotate_key`` has the secret. By default the key has every
-        scope except ``metrics`` and ``admin``, and never expires; ``expires_in`` is in seconds."""
+        scope except ``metrics`` and ``admin``, and never expires; ``expires_in`` is in seconds. ``limits`` are tokens by name:
+        ``tokens_per_minute``, ``tokens_per_day``, ``tokens_per_month``."""
         fields = {"name": name, "owner": owner, "scopes": scopes, "models": models, "collections": collections}
-        return (
-            yield from self._send(
-                "POST", "/admin/keys", {**fields, "expires_in": expires_in, "requests_per_second": requests_per_second}
-            )
-        )
+        more = {"expires_in": expires_in, "requests_per_second": requests_per_second, "limits": limits}
+        return (yield from self._send("POST", "/admin/keys", {**fields, **more}))
 
     def change_key(
         self,
@@ -54,11 +53,12 @@ class KeyCalls(JobCalls):
         collections: Sequence[str] | None = None,
         expires_in: float | None = None,
         requests_per_second: int | None = None,
+        limits: Mapping[str, int | None] | None = None,
         clear: Sequence[Restriction] = (),
     ) -> Operation[ApiKey]:
-        """Change the given fields; ``clear`` names restrictions to remove. Raises NotFound, and Conflict if the key was revoked."""
+        """Change the given fields and ``limits``, of which None removes one; ``clear`` names restrictions to remove. Raises NotFound, and Conflict if the key was revoked."""
         fields = {"name": name, "scopes": scopes, "models": models, "collections": collections}
-        changes = {**fields, "expires_in": expires_in, "requests_per_second": requests_per_second}
+        changes = {**fields, "expires_in": expires_in, "requests_per_second": requests_per_second, "limits": limits}
         return (yield from self._send("PATCH", _path(key), changes, cleared=dict.fromkeys(clear)))
 
     def rotate_key(self, key: str, *, overlap: float = 86_400) -> Operation[ApiKey]:

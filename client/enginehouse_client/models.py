@@ -286,6 +286,7 @@ class ApiKey(Record):
     models: list[str] | None
     collections: list[str] | None
     requests_per_second: int | None
+    limits: Mapping[str, int]
     secret: str | None
     created_at: float
     expires_at: float | None
@@ -409,7 +410,7 @@ class UsageReport(Record):
     """Usage from one day to another, inclusive (UTC).
 
     ``data`` has an entry for each group: the values that it is grouped by, and the numbers ``jobs``, ``prompt_tokens``, ``cached_tokens``,
-    ``completion_tokens``, ``embedding_tokens``, ``gpu_seconds``, ``pages`` and ``bytes``. ``total`` has their sums.
+    ``completion_tokens``, ``embedding_tokens``, ``gpu_seconds``, ``lost_seconds``, ``pages`` and ``bytes``. ``total`` has their sums.
     """
 
     since: str

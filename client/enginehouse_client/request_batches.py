@@ -29,9 +29,11 @@ class RequestBatchCalls(JobCalls):
         endpoint: str | None = None,
         completion_window: str = "24h",
         metadata: Mapping[str, str] | None = None,
+        not_before: float | str | None = None,
         on_sent: Callable[[int], None] | None = None,
     ) -> Operation[RequestBatch]:
         """Upload a file of requests, one JSON object per line, and run them. ``endpoint`` is by default the ``url`` of the first line.
+        The batch starts at ``not_before``: seconds from now, or a time in RFC 3339.
 
         Raises ValueError if there is not exactly one file or the endpoint cannot be found, OSError, and what the server refuses. Lines
         are checked afterwards: a batch with an invalid one ends as ``failed``.
@@ -54,7 +56,7 @@ class RequestBatchCalls(JobCalls):
             method="POST",
             path="/v1/batches",
             headers={"Idempotency-Key": str(uuid.uuid4())},
-            json={**body, "metadata": metadata},
+            json={**body, "metadata": metadata, "not_before": not_before},
             timeout=self.retry_policy.timeout,
         )
         response = yield from send_with_retries(request, self.retry_policy)

@@ -38,13 +38,32 @@ IndexResult = tuple[list[Document], list[Rejection]]
 class UploadCalls(DocumentCalls):
     """Uploads. Jobs index what was uploaded; one batch counts the jobs of a request, or an open batch those of many requests."""
 
-    def upload(self, collection: str, file: FileInput, *, wait: bool = True, replace: bool = True) -> Operation[Document]:
+    def upload(
+        self,
+        collection: str,
+        file: FileInput,
+        *,
+        wait: bool = True,
+        replace: bool = True,
+        not_before: float | str | None = None,
+        concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
+    ) -> Operation[Document]:
         """Add one file to a collection, which is created if it does not exist, and return the document once it is indexed, or at
         once if ``wait`` is false. Raises ValueError if there is not exactly one file, or if it is an archive, which the server has
         then accepted. A document that cannot be indexed is not an error: check its status. If the collection has another file of
         this name, the new one replaces it and ``replaces`` is its id; with ``replace`` false, raises Conflict (``name_taken``).
+        ``not_before`` is when it may be indexed: seconds from now, or a time in RFC 3339. Of your jobs with the same ``concurrency_key``,
+        at most ``concurrency_limit`` run at once.
         """
-        receipt = yield from self.send(collection, file, replace=replace)
+        receipt = yield from self.send(
+            collection,
+            file,
+            replace=replace,
+            not_before=not_before,
+            concurrency_key=concurrency_key,
+            concurrency_limit=concurrency_limit,
+        )
         for conflict in receipt.conflicts:
             raise Conflict(f"{conflict.name}: {conflict.reason}", status=409, code=conflict.code)
         if receipt.archives:
@@ -58,11 +77,15 @@ class UploadCalls(DocumentCalls):
         return document
 
     def open_batch(
-        self, *, metadata: Mapping[str, str] | None = None, webhook: Mapping[str, Any] | None = None
+        self,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        webhook: Mapping[str, Any] | None = None,
+        not_before: float | str | None = None,
     ) -> Operation[Job]:
         """Open a batch, a job that counts all jobs that join it until ``seal``. The server seals it an hour after its last job has
-        ended."""
-        fields = {"metadata": metadata, "webhook": webhook}
+        ended. Its jobs start at ``not_before``: seconds from now, or a time in RFC 3339."""
+        fields = {"metadata": metadata, "webhook": webhook, "not_before": not_before}
         response = yield from self.submit("/batches", {name: value for name, value in fields.items() if value is not None})
         return Job.from_json(response.json())
 
@@ -79,6 +102,9 @@ class UploadCalls(DocumentCalls):
         *,
         batch: str | Job | None = None,
         replace: bool = True,
+        not_before: float | str | None = None,
+        concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
         on_sent: Callable[[UploadProgress], None] | None = None,
     ) -> Operation[UploadReceipt]:
         """Upload one file, optionally into an open ``batch``, without waiting until it is indexed. ``on_sent`` receives the progress
@@ -90,7 +116,8 @@ class UploadCalls(DocumentCalls):
             raise ValueError(f"expected one file, got {len(files)}; use ingest for several")
         size = files[0].size
         report = None if on_sent is None else lambda sent: on_sent(UploadProgress(sent, size))
-        return (yield from self._upload_files(collection, files, batch, report, replace=replace))
+        schedule = {"not_before": not_before, "concurrency_key": concurrency_key, "concurrency_limit": concurrency_limit}
+        return (yield from self._upload_files(collection, files, batch, report, replace=replace, schedule=schedule))
 
     def ingest(
         self,
@@ -99,6 +126,9 @@ class UploadCalls(DocumentCalls):
         *,
         wait: bool = True,
         replace: bool = True,
+        not_before: float | str | None = None,
+        concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
         timeout: float | None = None,
         on_progress: Callable[[IngestProgress], None] | None = None,
     ) -> Operation[Ingestion]:
@@ -107,14 +137,17 @@ class UploadCalls(DocumentCalls):
         ``on_progress`` is called after each change. Raises Timeout if the batch has not ended after ``timeout`` seconds,
         FileNotFoundError and OSError, and Conflict if the batch is cancelled before all files are sent. A file that cannot be
         indexed is not an error; ``rejected`` lists such files, and with ``replace`` false also those that would replace others.
+        ``not_before`` is when the files may be indexed: seconds from now, or a time in RFC 3339. Of your jobs with the same
+        ``concurrency_key``, at most ``concurrency_limit`` run at once.
         """
         found = list(sources(files))
         counter = _ProgressCounter(len(found), on_progress)
-        batch = yield from self.open_batch()
+        schedule = {"concurrency_key": concurrency_key, "concurrency_limit": concurrency_limit}
+        batch = yield from self.open_batch(not_before=not_before)
         receipts: list[UploadReceipt] = []
         try:
             for group in split_into_requests(found):
-                receipts.append((yield from self._upload_files(collection, group, batch, replace=replace)))
+                receipts.append((yield from self._upload_files(collection, group, batch, replace=replace, schedule=schedule)))
                 counter.uploaded(receipts[-1], len(group))
         except (APIError, OSError):
             with suppress(APIError, ConnectionFailed):
@@ -212,14 +245,17 @@ class UploadCalls(DocumentCalls):
         on_sent: Callable[[int], None] | None = None,
         *,
         replace: bool = True,
+        schedule: Mapping[str, float | str | None],
     ) -> Operation[UploadReceipt]:
+        form = {} if replace else {"replace": "false"}
+        form |= {name: str(value) for name, value in schedule.items() if value is not None}
         request = Request(
             method="POST",
             path=f"/collections/{quote(collection, safe='')}/documents",
             query={} if batch is None else {"batch": _id(batch)},
             headers={"Idempotency-Key": str(uuid.uuid4())},
             files=files,
-            form={} if replace else {"replace": "false"},
+            form=form,
             on_sent=on_sent,
             timeout=self.retry_policy.timeout + 60,
         )

@@ -58,7 +58,8 @@ class Job:
     retrieved passages of a generation; ``output`` is what earlier attempts have generated. All are empty unless a worker claimed the job.
     ``has_deltas`` says whether clients may have read deltas, of this or an earlier attempt. ``result`` is None in lists. ``summary`` is
     the beginning of the request. ``collection`` is the id of the collection that the job reads or changes. ``line_of`` is the request
-    batch whose line this job runs, ``key`` the id of the API key that submitted it. ``response`` says how a response of
+    batch whose line this job runs, ``key`` the id of the API key that submitted it. Of the owner's jobs with
+    the same ``concurrency_key``, only so many run at once as ``concurrency_limit`` of each allows. ``response`` says how a response of
     ``/v1`` is kept: ``stored``, ``background``, ``not_stored``. ``request_id`` and ``traceparent`` name the HTTP request and the trace
     that submitted the job. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no
     further jobs, and one of ``/v1/vector_stores`` has the collection and the files in ``vector_store``.
@@ -89,6 +90,8 @@ class Job:
     parent: str = ""
     line_of: str = ""
     key: str = ""
+    concurrency_key: str = ""
+    concurrency_limit: int = 1
     retry_of: str = ""
     retried_as: str = ""
     first_queue: str = ""
@@ -117,12 +120,15 @@ class Job:
     attempts: tuple[AttemptRecord, ...] = ()
 
 
-_INTEGERS = ("attempt", "created_at", "expires_at", "phase_at", "priority", "lost", "retries", "seq", "cost")
+_INTEGERS = (
+    *("attempt", "created_at", "expires_at", "phase_at", "priority", "lost", "retries", "seq", "cost"),
+    "concurrency_limit",
+)
 _TIMES = ("started_at", "ended_at", "first_token_at", "heartbeat_at", "not_before", "cancel_requested_at")
 _JSON = ("spec", "metadata", "context", "progress", "result", "error", "webhook", "vector_store")
 _TEXTS = (
     *("id", "kind", "owner", "end_user", "queue", "phase", "model", "session", "collection", "document", "parent", "line_of"),
-    *("retry_of", "retried_as", "key"),
+    *("retry_of", "retried_as", "key", "concurrency_key"),
     *("first_queue", "worker", "waiting", "summary", "output", "response", "request_id", "traceparent"),
 )
 _COUNTS = ("completed", "failed", "cancelled", "expired")

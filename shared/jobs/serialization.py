@@ -41,10 +41,14 @@ def job_view(job: Job) -> dict[str, Any]:
     }
     if job.line_of:
         view["request_batch"] = f"batch_{job.line_of.partition('_')[2]}"
+    if job.concurrency_key:
+        view["concurrency_key"], view["concurrency_limit"] = job.concurrency_key, job.concurrency_limit
     if job.session:
         view["session"] = job.session
     if job.counts is not None:
         view["counts"], view["sealed"] = job.counts, job.sealed
+        if job.not_before is not None:
+            view["not_before"] = seconds(job.not_before)
     if job.kind == "generate" and job.result is not None:
         # The field names of the chat_gp_me tutorial.
         view["response"] = job.result["text"]

@@ -30,7 +30,7 @@ from shared.jobs.serialization import to_json
 from shared.jobs.wakeups import Wake, send_wakeups
 from shared.lua_scripts import Clock, Value
 from shared.owners.store import RateState
-from shared.redis_connection import PREFIX
+from shared.redis_connection import PREFIX, redis_time_ms
 from shared.sessions.store import SessionFull, session_not_found, turn_not_found
 from shared.settings import OWNER_LIMITS, Settings
 from shared.work_context import current_work
@@ -38,6 +38,8 @@ from shared.work_context import current_work
 SUMMARY_CHARACTERS = 120
 # Characters in the name of an end user.
 MAX_END_USER = 512
+# Characters in a concurrency key, and the highest limit of one.
+MAX_CONCURRENCY_KEY, MAX_CONCURRENCY_LIMIT = 128, 10_000
 
 # Jobs whose client waits for the result, which may be large. It is kept for this long at most.
 SHORT_KINDS = ("embed", "rerank", "tokenize", "draw")
@@ -93,7 +95,8 @@ class Submission:
     ``requests`` the state of a new request batch. ``response`` is set for jobs of ``/v1/responses``. ``webhook`` describes where
     events of the job are sent: url, authority (host and port), events, endpoint (the registered endpoint with this URL, or empty),
     secret (or empty). The end users of one owner share what the owner gets. ``tokens`` is what the job may use at most, as far as that is
-    known, None if token limits do not apply to it; ``key`` is the id of the API key that it counts for.
+    known, None if token limits do not apply to it; ``key`` is the id of the API key that it counts for. The job starts only while fewer than
+    ``concurrency_limit`` jobs of the owner with its ``concurrency_key`` run, if it has one.
     """
 
     kind: str
@@ -122,6 +125,8 @@ class Submission:
     wait_ms: int = 0
     expires_ms: int | None = None
     timeout_ms: int | None = None
+    concurrency_key: str = ""
+    concurrency_limit: int = 1
     webhook: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     response: ResponseRecord | None = None
@@ -218,6 +223,7 @@ class JobSubmitter:
             "retry_of": submission.retry_of,
             **({"end_user": submission.end_user} if submission.end_user else {}),
             **({"key": key} if key else {}),
+            **_concurrency_fields(submission),
             "priority": submission.priority,
             "cost": submission.cost,
             "summary": summarize(submission.spec),
@@ -262,10 +268,11 @@ class JobSubmitter:
         metadata: Mapping[str, Any] | None = None,
         id: str = "",
         vector_store: Mapping[str, Any] | None = None,
+        wait_ms: int = 0,
     ) -> SubmissionResult:
         """Create a batch: a job that is the ``parent`` of other jobs. Once sealed, it ends with the last of them.
 
-        ``vector_store`` says which files of ``/v1/files`` it puts into which collection (``collection_id``, ``files``).
+        Jobs that join it start after ``wait_ms``. ``vector_store`` says which files of ``/v1/files`` it puts into which collection (``collection_id``, ``files``).
 
         Raises IdempotencyConflict and QuotaExceeded.
         """
@@ -277,6 +284,8 @@ class JobSubmitter:
         }
         if vector_store is not None:
             record["vector_store"] = to_json(vector_store)
+        if wait_ms > 0:
+            record["not_before"] = redis_time_ms(self._client) + wait_ms
         outcome, batch = self._scripts.open_batch(
             id=id or new_id(JOB),
             owner=owner,
@@ -291,6 +300,11 @@ class JobSubmitter:
         if outcome == "full":
             raise QuotaExceeded("open_batches", int(batch))
         return SubmissionResult(batch, outcome == "replayed")
+
+    def delay_of_batch(self, batch: str) -> int:
+        """How long jobs that join this batch must wait, in milliseconds."""
+        not_before = self._client.hget(f"{PREFIX}job:{batch}", "not_before")
+        return max(0, int(not_before) - redis_time_ms(self._client)) if not_before else 0
 
     def join_batch(self, batch: str, owner: str, *, idempotency_key: str = "", fingerprint: str = "") -> None:
         """Announce more jobs for an open batch. This restarts the time after which maintenance seals it.
@@ -342,6 +356,8 @@ class JobSubmitter:
                 cost=job.cost,
                 tokens=job.cost if job.kind in ("generate", "embed", "rerank") else None,
                 key=job.key,
+                concurrency_key=job.concurrency_key,
+                concurrency_limit=job.concurrency_limit,
                 webhook=job.webhook,
                 metadata=job.metadata,
             )
@@ -394,6 +410,12 @@ def _origin_fields() -> dict[str, str]:
     work = current_work()
     fields = {"request_id": work.request_id, "traceparent": work.traceparent}
     return {name: value for name, value in fields.items() if value}
+
+
+def _concurrency_fields(submission: Submission) -> dict[str, Value]:
+    if not submission.concurrency_key:
+        return {}
+    return {"concurrency_key": submission.concurrency_key, "concurrency_limit": submission.concurrency_limit}
 
 
 def _webhook_field(webhook: Mapping[str, Any] | None) -> dict[str, str]:

@@ -27,6 +27,7 @@ class Usage:
     """What an attempt has used so far. Its handler counts, also while it may still fail or be cancelled.
 
     ``gpu_ms`` is the time of the GPUs (or of the CPU, if the engine has none), shared equally by the requests that ran together.
+    ``lost_ms`` is how long attempts ran whose worker died, until it last renewed their leases; the scripts count it.
     """
 
     prompt_tokens: int = 0
@@ -36,6 +37,7 @@ class Usage:
     gpu_ms: int = 0
     pages: int = 0
     bytes: int = 0
+    lost_ms: int = 0
 
     def as_text(self) -> str:
         """The numbers as the scripts take them; empty if all are 0."""
@@ -47,6 +49,8 @@ class Usage:
         return cls(**dict(zip(USAGE_FIELDS, map(int, text.split()), strict=False)))
 
 
+# Fields in milliseconds, and what they are called in seconds.
+TIMES = {"gpu_ms": "gpu_seconds", "lost_ms": "lost_seconds"}
 USAGE_FIELDS = tuple(each.name for each in fields(Usage))
 
 
@@ -77,9 +81,9 @@ class UsageTotals(Usage):
         return cls(**dict(zip(USAGE_FIELDS, numbers, strict=False)), jobs=jobs)
 
     def as_json(self) -> dict[str, Any]:
-        """The numbers by name. GPU time is in seconds."""
-        counts = {name: getattr(self, name) for name in USAGE_FIELDS if name != "gpu_ms"}
-        return {"jobs": self.jobs, **counts, "gpu_seconds": self.gpu_ms / 1000}
+        """The numbers by name. Times are in seconds."""
+        counts = {name: getattr(self, name) for name in USAGE_FIELDS if name not in TIMES}
+        return {"jobs": self.jobs, **counts, **{name: getattr(self, field) / 1000 for field, name in TIMES.items()}}
 
 
 class UsageLedger:

@@ -68,7 +68,7 @@ class RequestBatch:
         return now_ms + (now_ms - int(started)) * (counts["total"] - done) // done
 
     def as_json(self, now_ms: int) -> dict[str, Any]:
-        """The batch as OpenAI describes one, with ``estimated_end_at`` and ``job_id`` besides."""
+        """The batch as OpenAI describes one, with ``estimated_end_at``, ``not_before`` and ``job_id`` besides."""
         job, state, status = self.job, self.state, self.status
         ended = seconds(job.ended_at)
         usage = {name: int(state.get(name, 0)) for name in USAGE}
@@ -102,6 +102,7 @@ class RequestBatch:
             },
             "metadata": dict(job.metadata) or None,
             "estimated_end_at": seconds(self.estimated_end_ms(now_ms)),
+            "not_before": seconds(job.not_before) if job.status is Status.QUEUED and not job.attempt else None,
             "job_id": job.id,
         }
 
@@ -167,16 +168,19 @@ def batch_submission(
     window: str,
     deadline_ms: int,
     window_seconds: int,
+    wait_ms: int,
     output_seconds: int,
     rights: Rights,
 ) -> Submission:
-    """The job of a request batch on this input file. Its lines may use what ``rights`` allow, as they are now."""
+    """The job of a request batch on this input file, which starts after ``wait_ms``. Its lines may use what ``rights`` allow, as they
+    are now."""
     return Submission(
         kind=REQUEST_BATCH,
         queue=REQUEST_BATCH_QUEUE,
         spec={"name": file.filename, "input_file": file.id, "endpoint": endpoint, "rights": rights.as_json()},
         owner=owner,
-        expires_ms=1000 * window_seconds,
+        wait_ms=wait_ms,
+        expires_ms=wait_ms + 1000 * window_seconds,
         requests={
             "input_file": file.id,
             "endpoint": endpoint,

@@ -33,7 +33,8 @@ class OwnerLimits:
 
     def set_limits(self, owner: str, limits: Mapping[str, int | None]) -> None:
         """Set limits of an owner; 0 means no limit, and None returns to the setting. Raises InvalidValue and changes nothing."""
-        _write_limits(self._redis, _limits_key(owner), limits, tuple(OWNER_LIMITS))
+        _check_limits(limits, tuple(OWNER_LIMITS))
+        _write_limits(self._redis, _limits_key(owner), limits)
 
     def weight(self, owner: str) -> float:
         return float(self._redis.hget(WEIGHTS, owner) or 1)
@@ -56,10 +57,20 @@ class KeyLimits:
 
     def set_limits(self, key_id: str, limits: Mapping[str, int | None]) -> None:
         """Set limits of a key; 0 or None removes one. Raises InvalidValue and changes nothing."""
-        _write_limits(self._redis, key_limits_key(key_id), {name: value or None for name, value in limits.items()}, KEY_LIMITS)
+        check_key_limits(limits)
+        _write_limits(self._redis, key_limits_key(key_id), {name: value or None for name, value in limits.items()})
 
     def limits(self, key_id: str) -> dict[str, int]:
-        return {name: int(value) for name, value in self._redis.hgetall(key_limits_key(key_id)).items()}
+        """The limits of one key."""
+        return self.limits_of([key_id])[key_id]
+
+    def limits_of(self, key_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+        """The limits of each of these keys by its id."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for key_id in key_ids:
+                pipeline.hgetall(key_limits_key(key_id))
+            found = pipeline.execute()
+        return {key_id: {name: int(value) for name, value in own.items()} for key_id, own in zip(key_ids, found, strict=True)}
 
 
 def effective_limits(own: Mapping[str, int], settings: Settings) -> dict[str, int]:
@@ -71,12 +82,20 @@ def key_limits_key(key_id: str) -> str:
     return f"{PREFIX}key:{key_id}:limits"
 
 
-def _write_limits(client: Any, key: str, limits: Mapping[str, int | None], allowed: Sequence[str]) -> None:
+def check_key_limits(limits: Mapping[str, int | None]) -> None:
+    """Raise InvalidValue unless these are limits that a key may have."""
+    _check_limits(limits, KEY_LIMITS)
+
+
+def _check_limits(limits: Mapping[str, int | None], allowed: Sequence[str]) -> None:
     for name, value in limits.items():
         if name not in allowed:
             raise InvalidValue(f"limit: must be one of {', '.join(allowed)}, not {name[:80]!r}", param="limit")
         if value is not None and not 0 <= value <= HIGHEST:
             raise InvalidValue(f"{name}: must be an integer from 0 to {HIGHEST}, not {value}", param=name)
+
+
+def _write_limits(client: Any, key: str, limits: Mapping[str, int | None]) -> None:
     with client.pipeline() as pipeline:
         for name, value in limits.items():
             if value is None:

@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, NamedTuple, TypedDict
 
@@ -99,8 +99,8 @@ class ApiKey:
     def record(self) -> str:
         return json.dumps(asdict(self))
 
-    def as_json(self, last_used_at: int | None) -> dict[str, Any]:
-        """The key as administrators see it, without its secret. Times are Unix seconds."""
+    def as_json(self, last_used_at: int | None, limits: Mapping[str, int]) -> dict[str, Any]:
+        """The key as administrators see it, with its token limits and without its secret. Times are Unix seconds."""
         times = {
             "created_at": self.created_at,
             "expires_at": self.expires_at,
@@ -115,6 +115,7 @@ class ApiKey:
             "prefix": self.prefix or None,
             **self.rights.as_json(),
             "requests_per_second": self.requests_per_second,
+            "limits": dict(limits),
             **{name: None if time_ms is None else time_ms / 1000 for name, time_ms in times.items()},
             "successor_of": self.successor_of or None,
             "from_file": self.from_file,

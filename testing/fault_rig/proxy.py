@@ -104,6 +104,10 @@ class Proxy:
         """Forward the next requests that contain ``pattern``, but drop their replies and reset their connections."""
         return self._do(self._arm, Loss(pattern, times, after=True, reply=reply))
 
+    def redirect(self, target: int) -> int:
+        """Forward to another port from now on, and reset all connections. Returns how many there were."""
+        return self._do(self._set_target, target)
+
     def heal(self) -> None:
         """Switch every fault off. Half-open connections are reset."""
         self._do(self._heal)
@@ -131,6 +135,10 @@ class Proxy:
         for link in links:
             link.reset()
         return len(links)
+
+    def _set_target(self, target: int) -> int:
+        self._target = target
+        return self._reset_all()
 
     def _set_frozen(self, frozen: bool) -> None:
         self._frozen = frozen

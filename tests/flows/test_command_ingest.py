@@ -50,6 +50,18 @@ def counted(stack: Stack, said: str) -> dict[str, int]:
     return dict(stack.ended(batch_of(said))["counts"])
 
 
+def test_files_are_sent_at_once_and_indexed_at_their_time(stack: Stack, folder: Path) -> None:
+    sent = run(stack, "ingest", str(folder), "--collection", "later", "--not-before", "3600", "--json")
+    assert sent.returncode == 0, sent.stderr
+    assert {status for status, _ in ends(sent).values()} == {"sent"}
+    batch = stack.job(batch_of(sent.stderr))
+    assert (batch["sealed"], batch["counts"]["total"]) == (True, 14)
+    [first] = stack.client.get("/jobs", params={"batch": batch["id"], "limit": 1}).json()["data"]
+    assert stack.job(first["id"])["waiting_for"] == "not_before"
+    assert stack.client.post(f"/jobs/{batch['id']}/cancel").status_code in (200, 202)
+    assert run(stack, "ingest", str(folder), "--collection", "later", "--not-before", "1", "--watch").returncode == 2
+
+
 def test_an_invalid_collection_name_is_rejected_before_anything_is_sent(stack: Stack, folder: Path) -> None:
     before = run(stack, "jobs", "--kind", "batch", "--limit", "1").stdout
     done = run(stack, "ingest", folder, "-c", "bad name!")

@@ -16,6 +16,7 @@ from shared.settings import Settings
 
 FINAL = ("completed", "failed", "cancelled", "expired")
 RECANCEL_MS = 1000
+WATCH_MS = 30_000
 
 Lease = tuple[str, int]
 
@@ -38,6 +39,8 @@ class Job:
     cost: int = 1
     usage: Usage = field(default_factory=Usage)
     timeout_at: float = inf
+    concurrency_key: str = ""
+    concurrency_limit: int = 1
     session: str = ""
     after: str = ""
     parent: str = ""
@@ -46,6 +49,8 @@ class Job:
     not_before: float = -inf
     due: float | None = inf
     attempt: int = 0
+    attempt_started_at: int = 0
+    renewed_at: int = 0
     worker: str = ""
     lost: int = 0
     retries: int = 0
@@ -144,6 +149,8 @@ class Reference:
             model=submission.model,
             priority=submission.priority,
             cost=submission.cost,
+            concurrency_key=submission.concurrency_key,
+            concurrency_limit=submission.concurrency_limit,
             session=submission.session,
             parent=submission.parent,
         )
@@ -219,6 +226,9 @@ class Reference:
                 self._finish(job, "expired")
             elif job.timeout_at <= self._clock():
                 self._finish(job, "failed", code="timeout")
+            elif job.concurrency_key and self._running(job) >= job.concurrency_limit:
+                job.waiting, job.due = "concurrency", job.deadline()
+                self._watch_first(job)
             else:
                 self._start(job, worker)
                 self._tokens[token] = (job.id, job.attempt)
@@ -238,6 +248,7 @@ class Reference:
         job = self._held(lease)
         if job is None:
             return "lost" if self._outcome(lease) in (None, "lost") else "settled"
+        job.renewed_at = self._clock()
         job.due = self._clock() + 1000 * self._settings.lease_seconds
         return "cancel" if job.cancel_requested else "timeout" if job.timeout_at <= self._clock() else "ok"
 
@@ -246,7 +257,7 @@ class Reference:
         if job is None:
             return "ok" if self._outcome(lease) == status else "lost"
         self._use(job, usage)
-        self.user_running[job.sharer] -= job.user_cost
+        self._stop(job)
         if service is not None:
             self._add_service(job, service - job.cost)
             self._add_user_service(job, service - job.user_cost)
@@ -259,7 +270,7 @@ class Reference:
         if job is None:
             return "ok" if self._outcome(lease) == outcome else "lost"
         self._use(job, usage)
-        self.user_running[job.sharer] -= job.user_cost
+        self._stop(job)
         job.outcomes[job.attempt] = outcome
         job.queue = queue
         if job.cancel_requested:
@@ -273,7 +284,7 @@ class Reference:
         if job is None:
             return {"retried": "ok", "cancelled": "ok", "failed": "failed"}.get(self._outcome(lease) or "", "lost")
         self._use(job, usage)
-        self.user_running[job.sharer] -= job.user_cost
+        self._stop(job)
         if job.cancel_requested:
             job.outcomes[job.attempt] = "cancelled"
             self._finish(job, "cancelled")
@@ -323,6 +334,9 @@ class Reference:
                 self._finish(job, "failed", code="timeout")
             elif job.expires_at <= now and not job.started:
                 self._finish(job, "expired")
+            elif job.waiting == "concurrency":
+                job.due = job.deadline()
+                self._wake(job)
             else:
                 self._enqueue(job)
         return processed, lost
@@ -379,7 +393,7 @@ class Reference:
     def _use(self, job: Job, usage: Usage) -> None:
         before = replace(job.usage)
         for name in USAGE_FIELDS:
-            combine = sum if name in ("embedding_tokens", "gpu_ms") else max
+            combine = sum if name in ("embedding_tokens", "gpu_ms", "lost_ms") else max
             setattr(job.usage, name, combine((getattr(before, name), getattr(usage, name))))
 
     def _add_service(self, job: Job, tokens: int) -> None:
@@ -440,6 +454,7 @@ class Reference:
             self.user_level[job.queue, job.owner] = max(self.user_level.get((job.queue, job.owner), 0), settled)
         job.status, job.waiting, job.worker, job.started = "in_progress", "", worker, True
         job.attempt += 1
+        job.attempt_started_at = job.renewed_at = self._clock()
         job.written = 0
         job.due = self._clock() + 1000 * self._settings.lease_seconds
         job.events.append("started")
@@ -450,8 +465,41 @@ class Reference:
         job.not_before = self._clock() + delay_ms
         self._make_ready(job)
 
-    def _mark_attempt_lost(self, job: Job) -> None:
+    def _running(self, job: Job) -> int:
+        """How many jobs with the concurrency key of this job run."""
+        key = job.owner, job.concurrency_key
+        return sum(other.status == "in_progress" and (other.owner, other.concurrency_key) == key for other in self.jobs.values())
+
+    def _parked(self, job: Job) -> list[Job]:
+        """The jobs with the concurrency key of this job that wait for others, in their order."""
+        key = job.owner, job.concurrency_key
+        parked = (other for other in self.jobs.values() if other.waiting == "concurrency")
+        return sorted((other for other in parked if (other.owner, other.concurrency_key) == key), key=lambda job: job.urgency)
+
+    def _watch_first(self, job: Job) -> None:
+        for first in self._parked(job)[:1]:
+            first.due = min(self._clock() + WATCH_MS, first.deadline())
+
+    def _wake(self, job: Job) -> None:
+        """Return as many parked jobs with the concurrency key of this job to their queues as may start."""
+        running = self._running(job)
+        for parked in self._parked(job):
+            if running >= parked.concurrency_limit:
+                break
+            self._enqueue(parked)
+            running += 1
+        self._watch_first(job)
+
+    def _stop(self, job: Job) -> None:
+        """A job in progress leaves its worker."""
         self.user_running[job.sharer] -= job.user_cost
+        job.status = "stopping"
+        if job.concurrency_key:
+            self._wake(job)
+
+    def _mark_attempt_lost(self, job: Job) -> None:
+        self._stop(job)
+        self._use(job, Usage(lost_ms=job.renewed_at - job.attempt_started_at))
         job.outcomes[job.attempt] = "lost"
         job.lost += 1
         job.events.append("attempt_lost")
@@ -483,7 +531,10 @@ class Reference:
 
     def _finish(self, job: Job, status: str, *, result: object = None, code: str | None = None) -> None:
         waited_for = self.jobs.get(job.after) if job.waiting == "after" else None
+        was_queued, was_parked = job.status == "queued", job.waiting == "concurrency"
         job.status, job.waiting, job.due, job.result, job.code = status, "", None, result, code
+        if job.concurrency_key and was_queued and not was_parked:
+            self._wake(job)
         job.events.append("ended")
         totals = self.ledger.setdefault((job.owner, job.kind, job.model, job.end_user or None), UsageTotals())
         totals.add(UsageTotals(**vars(job.usage), jobs=1))

@@ -109,6 +109,30 @@ def test_the_life_of_a_key_over_http(client: FlaskClient, root: dict[str, str], 
     assert not any(each["secret"] in json.dumps(recorded) for each in (key, rotated))
 
 
+def test_the_limits_of_a_key_are_set_and_shown_over_http(client: FlaskClient, root: dict[str, str], settings: Settings) -> None:
+    limits = {"tokens_per_minute": 500, "tokens_per_day": 1000}
+    body = {"name": "app", "requests_per_second": 50, "limits": limits}
+    key = client.post("/admin/keys", json=body, headers=root).get_json()
+    assert key["limits"] == limits
+    me = client.get("/me", headers=bearer(key["secret"])).get_json()
+    assert me["key"]["limits"] == {**limits, "requests_per_second": 50}
+    change = {"limits": {"tokens_per_day": None, "tokens_per_month": 9000}}
+    changed = client.patch(f"/admin/keys/{key['id']}", json=change, headers=root).get_json()
+    assert changed["limits"] == {"tokens_per_minute": 500, "tokens_per_month": 9000}
+    rotated = client.post(f"/admin/keys/{key['id']}/rotate", headers=root).get_json()
+    assert rotated["limits"] == changed["limits"]
+    assert [each["limits"] for each in client.get("/admin/keys", headers=root).get_json()["data"]] == [
+        {},
+        *[changed["limits"]] * 2,
+    ]
+    assert [entry.get("limits") for entry in entries(settings)] == [limits, changed["limits"], None]
+    for wrong in ({"running_jobs": 1}, {"tokens_per_day": -1}, {"tokens_per_day": 10**16}):
+        before = len(client.get("/admin/keys", headers=root).get_json()["data"])
+        refused = client.post("/admin/keys", json={"name": "x", "limits": wrong}, headers=root)
+        assert (refused.status_code, refused.get_json()["error"]["param"].split(".")[0]) in ((422, "limit"), (422, "limits"))
+        assert len(client.get("/admin/keys", headers=root).get_json()["data"]) == before
+
+
 def test_examples_work_and_answers_match_their_schemas(client: FlaskClient, api_keys: ApiKeys, root: dict[str, str]) -> None:
     operations: list[Operation] = [
         operation for operation in client.application.extensions["openapi"].operations if operation.path.startswith("/admin/keys")
@@ -427,6 +451,20 @@ def test_refused_and_local_calls_are_recorded_and_reads_are_not(client: FlaskCli
     assert entries(settings)[4]["request_id"] == "mine"
     assert "private" not in json.dumps(entries(settings))
     assert "whsec" not in json.dumps(entries(settings))
+
+
+def test_single_deletions_retries_and_restorations_are_recorded(client: FlaskClient, settings: Settings) -> None:
+    calls = [
+        ("job.delete", client.delete("/jobs/job_x")),
+        ("job.retry", client.post("/jobs/job_x/retry")),
+        ("document.restore", client.post("/documents/doc_x/restore")),
+        ("session.delete", client.delete("/chat/sessions/talk")),
+        ("session.restore", client.post("/chat/sessions/talk/restore")),
+        ("response.delete", client.delete("/v1/responses/resp_x")),
+        ("delivery.redeliver", client.post("/deliveries/del_x/redeliver")),
+    ]
+    recorded = [(entry["action"], entry["outcome"]) for entry in entries(settings)]
+    assert recorded == [(action, answer.get_json()["error"]["code"]) for action, answer in calls]
 
 
 def test_a_stranger_cannot_fill_the_audit_log(client: FlaskClient, root: dict[str, str], settings: Settings) -> None:

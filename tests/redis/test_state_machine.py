@@ -63,6 +63,8 @@ options = st.fixed_dictionaries(
         "wait_ms": st.sampled_from([5_000, 40_000]),
         "expires_ms": st.sampled_from([4_000, 50_000]),
         "timeout_ms": st.sampled_from([20_000, 100_000]),
+        "concurrency_key": st.sampled_from(["door"]),
+        "concurrency_limit": st.sampled_from([1, 2]),
     },
 )
 
@@ -147,10 +149,19 @@ class TransitionMachine(RuleBasedStateMachine):
         )
         self.submit_both(submission, lambda: twice(lambda: self.real.submitter.submit_job(submission)))
 
-    @rule(count=st.integers(2, 4), owner=owners, queue=queues, in_session=st.booleans(), end_user=st.sampled_from(["", "uma"]))
-    def submit_some(self, count: int, owner: str, queue: str, in_session: bool, end_user: str) -> None:
+    @rule(
+        count=st.integers(2, 4),
+        owner=owners,
+        queue=queues,
+        in_session=st.booleans(),
+        end_user=st.sampled_from(["", "uma"]),
+        key=st.sampled_from(["", "door", "door"]),
+        number=numbers,
+    )
+    def submit_some(self, count: int, owner: str, queue: str, in_session: bool, end_user: str, key: str, number: int) -> None:
+        options = {"end_user": end_user, "concurrency_key": key, "concurrency_limit": 1 + number % 2}
         for _ in range(count):
-            self.submit_a_job(owner, queue, "", "", {"end_user": end_user}, in_session)
+            self.submit_a_job(owner, queue, "", "", options, in_session)
 
     @rule(count=st.integers(2, 4), owner=owners, queue=queues, options=options)
     def submit_together(self, count: int, owner: str, queue: str, options: Any) -> None:
@@ -256,6 +267,8 @@ class TransitionMachine(RuleBasedStateMachine):
             end_user=expected.end_user,
             priority=expected.priority,
             cost=expected.cost,
+            concurrency_key=expected.concurrency_key,
+            concurrency_limit=expected.concurrency_limit,
         )
         created: list[str] = []
 
@@ -443,6 +456,12 @@ class TransitionMachine(RuleBasedStateMachine):
         jobs = self.reference.jobs.values()
         scored: dict[str, dict[str, float]] = {"eh:jobs:due": {job.id: job.due for job in jobs if job.due is not None}}
         ordered: dict[str, list[str]] = {}
+        for owner in WEIGHTS:
+            mine = [job for job in jobs if (job.owner, job.concurrency_key) == (owner, "door")]
+            parked = sorted((job for job in mine if job.waiting == "concurrency"), key=lambda job: job.urgency)
+            ordered[f"eh:concurrency:{owner}:{user_digest('door')}:parked"] = [job.id for job in parked]
+            running = {job.id for job in mine if job.status == "in_progress"}
+            assert self.client.smembers(f"eh:concurrency:{owner}:{user_digest('door')}:running") == running
         held = {worker: {job.id for job in jobs if job.status == "in_progress" and job.worker == worker} for worker in WORKERS}
         for queue in QUEUES:
             waiting = self.reference.claimable(queue)

@@ -82,12 +82,31 @@ def test_usage_is_summed_by_day_and_model(client: FlaskClient, run: Run, clock: 
         "completion_tokens": 6,
         "embedding_tokens": 0,
         "gpu_seconds": 3.0,
+        "lost_seconds": 0.0,
         "pages": 0,
         "bytes": 0,
     }
     assert (body["total"]["jobs"], body["total"]["pages"], body["total"]["bytes"]) == (4, 7, 9_000_000_000)
     assert read(client, f"until={first}")["total"]["jobs"] == 3
     assert read(client, f"since={day_of(clock)}&until={day_of(clock)}")["total"]["jobs"] == 1
+
+
+def test_the_time_of_lost_attempts_counts_until_their_last_renewal(client: FlaskClient, system: JobSystem, clock: Clock) -> None:
+    job = system.submitter.submit_job(Submission(kind="generate", queue="q", spec={}, owner="ada", model="gemma")).id
+    for attempt, seconds in ((1, 12), (2, 5)):
+        claimed = system.transitions.claim("q", "w", f"t{attempt}")
+        assert claimed is not None
+        clock.advance(seconds)
+        assert system.transitions.renew("w", [(job, attempt)]) == ["ok"]
+        clock.advance(20)
+        assert system.maintenance.mark_worker_dead("w") == [job]
+        clock.advance(60)
+        system.maintenance.reap()
+    claimed = system.transitions.claim("q", "w", "t3")
+    assert claimed is not None
+    assert system.transitions.finish((job, 3), Status.COMPLETED, result={}, usage=ANSWER) == "ok"
+    total = read(client, f"until={day_of(clock)}")["total"]
+    assert (total["lost_seconds"], total["gpu_seconds"], total["completion_tokens"], total["jobs"]) == (17.0, 1.5, 3, 1)
 
 
 def test_an_owner_sees_its_own_usage_and_an_administrator_all(

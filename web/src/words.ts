@@ -38,6 +38,7 @@ const WAITING: Record<string, string> = {
   worker: "for a worker",
   paused: "because its queue is paused",
   fair_share: "for its owner's turn",
+  concurrency_limit: "for other jobs with its concurrency key to end",
   running_limit: "for other jobs to end, as no more may run at once",
   model_loading: "while the model loads",
   gpu_busy: "for the GPU, which runs another model",

@@ -14,6 +14,7 @@ from api.schemas import responses
 from api.services import owner, services
 from api.submission import submit_job
 from shared.errors import Conflict, InvalidValue, NotFound
+from shared.jobs.start_time import delay_ms
 from shared.jobs.submission import Submission
 from shared.openai.batches import RequestBatch, batch_submission, job_of, public_id
 from shared.openai.endpoints import ENDPOINTS
@@ -145,14 +146,15 @@ def _submission(body: BatchRequest, file: StoredFile) -> Submission:
             f"completion_window: may be at most {LONGEST_WINDOW // 86400}d, not {body.completion_window}",
             param="completion_window",
         )
-    expiry = body.output_expires_after
+    expiry, wait_ms = body.output_expires_after, delay_ms(body.not_before)
     submission = batch_submission(
         file,
         owner=owner(),
         endpoint=body.endpoint,
         window=body.completion_window,
-        deadline_ms=services().request_batches.now_ms() + 1000 * window_seconds,
+        deadline_ms=services().request_batches.now_ms() + wait_ms + 1000 * window_seconds,
         window_seconds=window_seconds,
+        wait_ms=wait_ms,
         output_seconds=expiry.seconds if expiry else BATCH_FILE_SECONDS,
         rights=caller().rights,
     )

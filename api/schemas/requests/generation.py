@@ -1,13 +1,14 @@
 """Request models of generations: prompt, sampling, retrieval, scheduling."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from api.schemas.requests.fields import JobMetadata, Name, RequestModel
+from api.schemas.requests.fields import ConcurrencyKey, ConcurrencyLimit, JobMetadata, Name, NotBefore, RequestModel
 from api.schemas.requests.search import RetrievalOptions
 from api.schemas.requests.webhooks import JobWebhook
+from shared.jobs.start_time import DESCRIPTION as START_TIME
+from shared.jobs.start_time import delay_ms, describe_start_time
 from shared.jobs.submission import MAX_END_USER
 
 PRIORITIES = {"interactive": 2, "default": 5, "batch": 8}
@@ -32,23 +33,6 @@ def _accept_collection_name(schema: dict[str, Any]) -> None:
 def _require_exactly_one_input(schema: dict[str, Any]) -> None:
     inputs = {"prompt": "string", "messages": "array", "text": "string"}
     schema["oneOf"] = [{"required": [name], "properties": {name: {"type": kind}}} for name, kind in inputs.items()]
-
-
-MAX_DELAY_SECONDS = 30 * 24 * 3600
-
-
-def _seconds_from_now(text: str) -> float | None:
-    """Seconds until an RFC 3339 time, negative if it has passed; None if the text is not a time."""
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return None if time.tzinfo is None else (time - datetime.now(UTC)).total_seconds()
-
-
-def _describe_time(schema: dict[str, Any]) -> None:
-    seconds = {"type": "number", "minimum": 0, "maximum": MAX_DELAY_SECONDS}
-    schema["anyOf"] = [seconds, {"type": "string", "format": "date-time"}, {"type": "null"}]
 
 
 class Message(RequestModel):
@@ -131,16 +115,27 @@ class GenerationOptions(RequestModel):
     timeout: Annotated[float, Field(gt=0, le=30 * 24 * 3600)] | None = Field(
         default=None, description="seconds; a job that has not ended by then ends as `failed`"
     )
-    not_before: float | str | None = Field(
+    not_before: NotBefore | None = Field(
         default=None,
-        description=(
-            "when the job may start at the earliest: seconds from now, or a time such as `2026-01-31T18:00:00Z`, within 30 days. "
-            "`expires_in` and `timeout` count from then"
-        ),
-        json_schema_extra=_describe_time,
+        description=f"when the job may start at the earliest: {START_TIME}. `expires_in` and `timeout` count from then",
+        json_schema_extra=describe_start_time,
+    )
+    concurrency_key: ConcurrencyKey | None = Field(
+        default=None,
+        description="a name that you choose: of your jobs with the same one, at most `concurrency_limit` run at once",
+    )
+    concurrency_limit: ConcurrencyLimit | None = Field(
+        default=None, description="1 if omitted; each job waits until fewer jobs of its key run than its own limit"
     )
     webhook: JobWebhook | None = None
     metadata: JobMetadata = Field(default={}, max_length=16, description="returned with the job")
+
+    @field_validator("concurrency_limit")
+    @classmethod
+    def _check_key(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("concurrency_key", "") is None:
+            raise ValueError("needs a concurrency_key")
+        return value
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -156,25 +151,10 @@ class GenerationOptions(RequestModel):
             return CollectionSource(name=value)
         return value
 
-    @field_validator("not_before", mode="before")
-    @classmethod
-    def _check_time(cls, value: Any) -> Any:
-        if value is None:
-            return None
-        seconds = _seconds_from_now(value) if isinstance(value, str) else value
-        if not isinstance(seconds, int | float) or isinstance(seconds, bool):
-            raise ValueError("must be seconds from now, or a time with its offset, such as 2026-01-31T18:00:00Z")
-        # A time in the past is valid: the request may be a retry with an Idempotency-Key.
-        if seconds > MAX_DELAY_SECONDS or (seconds < 0 and not isinstance(value, str)) or seconds != seconds:
-            raise ValueError(f"must be within {MAX_DELAY_SECONDS} seconds (30 days) from now")
-        return value
-
     @property
     def delay_ms(self) -> int:
         """How long the job waits before it may start."""
-        value = self.not_before
-        seconds = _seconds_from_now(value) if isinstance(value, str) else value
-        return int(1000 * max(0.0, seconds or 0.0))
+        return delay_ms(self.not_before)
 
     @field_validator("priority", mode="before")
     @classmethod

@@ -4,10 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
-from api.schemas.requests.fields import JobMetadata, RequestModel
+from api.schemas.requests.fields import JobMetadata, NotBefore, RequestModel
 from api.schemas.requests.webhooks import JobWebhook
 from api.schemas.responses.fields import JobKind
 from shared.ids import JOB, is_id
+from shared.jobs.start_time import DESCRIPTION as START_TIME
+from shared.jobs.start_time import describe_start_time
 
 # Jobs that one call may change.
 MAX_ACTION_JOBS = 1000
@@ -30,6 +32,11 @@ class NewBatch(RequestModel):
 
     webhook: JobWebhook | None = None
     metadata: JobMetadata = Field(default={}, max_length=16, description="returned with the job")
+    not_before: NotBefore | None = Field(
+        default=None,
+        description=f"when its jobs may start at the earliest: {START_TIME}",
+        json_schema_extra=describe_start_time,
+    )
 
 
 class RetryRequest(RequestModel):

@@ -5,8 +5,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from api.schemas.requests.fields import RequestModel
+from shared.owners.limits import HIGHEST
 from shared.owners.store import MAX_OVERLAP_SECONDS
 from shared.rights import MAX_NAME, MAX_NAMES
+from shared.settings import KEY_LIMITS
 
 # The store checks the pattern, with a readable error.
 KeyName = Annotated[
@@ -31,6 +33,14 @@ class KeyRights(RequestModel):
     expires_in: float | None = Field(default=None, gt=0, le=100 * 365 * 86400, description="seconds, instead of `expires_at`")
     requests_per_second: int | None = Field(
         default=None, ge=1, le=1_000_000, description="limit of this key, in addition to the owner's limit for all keys"
+    )
+    limits: dict[str, Annotated[int, Field(ge=0, le=HIGHEST)] | None] | None = Field(
+        default=None,
+        max_length=len(KEY_LIMITS),
+        description=(
+            f"token limits of this key by name: {', '.join(KEY_LIMITS)}, in addition to the owner's. 0 or null removes one, and others "
+            "stay unchanged"
+        ),
     )
 
     @model_validator(mode="after")

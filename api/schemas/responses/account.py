@@ -1,5 +1,7 @@
 """Response model of the caller's account."""
 
+from pydantic import Field
+
 from api.schemas.responses.envelopes import ResponseModel
 from api.schemas.responses.fields import Time
 
@@ -8,6 +10,7 @@ class AccountKey(ResponseModel):
     id: str
     name: str
     expires_at: Time | None
+    limits: dict[str, int] = Field(description="limits of this key, in addition to the owner's")
 
 
 class AccountRights(ResponseModel):

@@ -14,6 +14,7 @@ WaitingFor = Literal[
     "worker",
     "fair_share",
     "running_limit",
+    "concurrency_limit",
     "model_loading",
     "gpu_busy",
     "model_not_loaded",
@@ -284,6 +285,11 @@ class ListedJob(ResponseModel):
     timings: Timings
     urls: Urls
     session: str = Field(default="", description="only of chat turns")
+    concurrency_key: str = Field(default="", description="only of a job that was submitted with one")
+    concurrency_limit: int | None = Field(
+        default=None,
+        description="only with `concurrency_key`: how many jobs of the owner with this key may run when it starts, itself included",
+    )
     counts: BatchCounts | None = Field(default=None, description="only of a batch")
     sealed: bool = Field(default=False, description="only of a batch: whether no more jobs can join")
     request_batch: str | None = Field(default=None, description="only of a batch of `/v1` and of its requests: its id there")
@@ -294,7 +300,8 @@ class ListedJob(ResponseModel):
     queue_position: int | None = Field(default=None, description="only while queued; 1 is next")
     estimated_wait: EstimatedWait | None = Field(default=None, description="only while queued; null while it is unknown")
     not_before: Time | None = Field(
-        default=None, description="only while queued: time of the next attempt, or the earliest start"
+        default=None,
+        description="only while queued: time of the next attempt, or the earliest start; of a batch: that of its jobs",
     )
     waiting_for: WaitingFor = Field(default="", description="only while queued: what keeps it from running")
 

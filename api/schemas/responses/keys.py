@@ -18,6 +18,9 @@ class ApiKey(ResponseModel):
     models: list[str] | None = Field(description="the only models that it may use; null for all")
     collections: list[str] | None = Field(description="the only collections that it may use; null for all")
     requests_per_second: int | None
+    limits: dict[str, int] = Field(
+        description="token limits of this key, in addition to the owner's", examples=[{"tokens_per_day": 1000000}]
+    )
     created_at: Time
     expires_at: Time | None
     revoked_at: Time | None

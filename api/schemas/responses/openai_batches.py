@@ -101,6 +101,9 @@ class OpenAIBatch(ResponseModel):
     usage: OpenAIBatchUsage
     metadata: dict[str, str] | None
     estimated_end_at: int | None = Field(description="when the last request will end, at the speed so far; null if it is unknown")
+    not_before: int | None = Field(
+        default=None, description="when it may start at the earliest; null unless it waits for that time"
+    )
     job_id: str = Field(description="its job, for `/jobs/<job>` and its events")
 
 

@@ -16,6 +16,7 @@ class UsageNumbers(ResponseModel):
     completion_tokens: int
     embedding_tokens: int = Field(description="tokens of embedded or reranked texts")
     gpu_seconds: float = Field(description="GPU time, shared by the requests that ran together")
+    lost_seconds: float = Field(description="how long attempts ran whose worker died")
     pages: int = Field(description="pages read from documents")
     bytes: int = Field(description="size of the documents read")
 

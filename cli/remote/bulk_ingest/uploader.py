@@ -34,6 +34,7 @@ LEFT_OUT = "left_out"
 DUPLICATE = "duplicate"
 COUNTED = "counted"
 NAME_TAKEN = "name_taken"
+SENT = "sent"
 # The same bytes would end in the same status again.
 PERMANENT = ("ready", "empty", "needs_ocr", "encrypted", "unsupported", "too_large")
 IN_PROGRESS = ("uploaded", "parsing", "chunking", "embedding", "indexing")
@@ -46,7 +47,7 @@ class FileOutcome:
     """The outcome of one file, or of one member of an archive.
 
     ``status`` is the document's, or ``not_sent``, ``name_taken`` if another document has the name and was not to be replaced, or
-    ``left_out`` for a member of an archive. ``replaces`` is the id of the document that this one replaced. ``known_as`` is
+    ``left_out`` for a member of an archive, or ``sent`` if its end is not waited for. ``replaces`` is the id of the document that this one replaced. ``known_as`` is
     the name under which the collection has the bytes, if it is another one; then no document of the file's own name is replaced.
     ``duplicate``: the
     server had the bytes already, and the batch does not count them. Members that the server does not list one by one share an
@@ -64,7 +65,7 @@ class FileOutcome:
 
     @property
     def failed(self) -> bool:
-        return self.status not in ("ready", DUPLICATE, COUNTED)
+        return self.status not in ("ready", DUPLICATE, COUNTED, SENT)
 
     @property
     def raw(self) -> Mapping[str, Any]:
@@ -88,11 +89,19 @@ class Uploader:
 
     ``again`` also sends files that the collection holds but could not read; ``replace`` lets files replace documents of their
     names. If the batch no longer accepts jobs because it was cancelled, no further file is started; ``unsent`` counts the files
-    that were not sent.
+    that were not sent. Without ``wait``, files are sent and their jobs not waited for.
     """
 
     def __init__(
-        self, client: Client, collection: str, batch: Job, listener: ProgressListener, *, again: bool, replace: bool
+        self,
+        client: Client,
+        collection: str,
+        batch: Job,
+        listener: ProgressListener,
+        *,
+        again: bool,
+        replace: bool,
+        wait: bool = True,
     ) -> None:
         self._client = client
         self._collection = collection
@@ -100,6 +109,7 @@ class Uploader:
         self._listener = listener
         self._again = again
         self._replace = replace
+        self._wait = wait
         self._existing: dict[str, Document] = {}
         self._own_documents: set[str] = set()
         self._lock = threading.Lock()
@@ -178,6 +188,8 @@ class Uploader:
                 replace=self._replace,
                 on_sent=lambda progress: self._listener.upload_progressed(file.name, progress),
             )
+        if receipt.archives and not self._wait:
+            return [FileOutcome(file.name, SENT, "", None)]
         if receipt.archives:
             return self._wait_for_archive(file, receipt)
         if receipt.name_conflicts:
@@ -209,6 +221,8 @@ class Uploader:
 
     def _wait_for_document(self, file: InputFile, document: Document) -> FileOutcome:
         job: Job | None = None
+        if document.status in IN_PROGRESS and not self._wait:
+            return FileOutcome(file.name, SENT, "", document.id)
         if document.status in IN_PROGRESS:
             job = self._client.wait(document.job_id, every=POLL_SECONDS, on_poll=lambda job: self._on_poll(file, job))
             document = self._client.document(document.id)

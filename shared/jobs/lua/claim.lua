@@ -11,7 +11,8 @@
 -- jobs wait, but only of owners who must leave the free slots to others, or who have as many running jobs as they may, 'drained' if an operator drains the worker, else ''}.
 -- Promise: the owner with the least service comes first, then the end user of that owner with the least service, then that user's
 -- most urgent and oldest job. A job is given to one worker at a time. The same token returns the same job while that attempt is still
--- the current one. A job whose start time has passed becomes `expired` on the way.
+-- the current one. A job whose start time has passed becomes `expired` on the way, and one with whose concurrency key too many jobs
+-- run is parked (lib/concurrency.lua).
 
 local token_key = PREFIX .. 'claim:' .. token
 
@@ -73,6 +74,7 @@ local function start_attempt(id, job, owner, level, user_service)
   if not job.started_at then redis.call('HSET', key, 'started_at', timestamp) end
   redis.call('ZADD', PREFIX .. 'jobs:due', now + lease_ms, id)
   assign_to_worker(id, owner, worker, job.end_user)
+  concurrency.start(id, owner, job.concurrency_key)
   redis.call('SET', token_key, id .. ' ' .. attempt, 'PX', math.max(60000, 2 * lease_ms))
   redis.call('SET', queue_key(queue, 'level'), level, 'EX', SERVICE_MEMORY_SECONDS)
   add_service(queue, owner, job.cost)
@@ -153,6 +155,10 @@ local function next_owner()
   end
 end
 
+-- How many jobs one call lets wait for others with their concurrency key.
+local MAX_PARKED = 200
+local parked = 0
+
 while true do
   local owner, level, id, user, user_service = next_owner()
   if not owner then
@@ -164,13 +170,20 @@ while true do
   local was_queued = id and dequeue(id, queue, owner, user)
   if not id then redis.call('ZREM', owners, owner) end
   local job = was_queued and fields(id, 'expires_at', 'attempt', 'cost', 'end_user', 'started_at', 'timeout_at', 'kind', 'model',
-    'phase_at', 'not_before', 'line_of')
+    'phase_at', 'not_before', 'line_of', 'concurrency_key', 'concurrency_limit')
   if not job or not job.expires_at then
     -- A record that is gone (deleted by hand, for example), or that an older version has claimed, must not stop the queue.
   elseif tonumber(job.expires_at) <= now and not job.started_at then
     finish(id, 'expired', job.attempt)
   elseif job.timeout_at and tonumber(job.timeout_at) <= now then
     time_out(id, job.attempt)
+  elseif concurrency.is_full(owner, job) then
+    concurrency.park(id, owner, job.concurrency_key)
+    parked = parked + 1
+    if parked == MAX_PARKED then
+      wakeups[#wakeups + 1] = queue
+      return { {}, wakeups, '' }
+    end
   else
     return { start_attempt(id, job, owner, level, user_service), wakeups, '' }
   end

@@ -36,7 +36,7 @@ end
 local due = redis.call('ZRANGEBYSCORE', PREFIX .. 'jobs:due', '-inf', now, 'LIMIT', 0, limit)
 for _, id in ipairs(due) do
   local job = fields(id, 'status', 'attempt', 'expires_at', 'not_before', 'started_at', 'waiting', 'timeout_at',
-    'kind', 'cancel_requested_at')
+    'kind', 'cancel_requested_at', 'owner', 'concurrency_key')
   if not job.status or FINAL[job.status] then
     -- Deleted, or ended in this round together with a batch that came before it.
     redis.call('ZREM', PREFIX .. 'jobs:due', id)
@@ -55,6 +55,9 @@ for _, id in ipairs(due) do
     finish(id, 'expired', job.attempt)
   elseif job.waiting == 'retry_at' and tonumber(job.not_before) <= now then
     enqueue(id)
+  elseif job.waiting == 'concurrency' then
+    redis.call('ZADD', PREFIX .. 'jobs:due', deadline(id), id)
+    concurrency.recount(job.owner, job.concurrency_key)
   else
     redis.call('ZADD', PREFIX .. 'jobs:due', deadline(id), id)
   end

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from shared.jobs.start_time import DESCRIPTION, StartTime, check_start_time, describe_start_time
 from shared.openai.requests.field_rules import OpenAIRequest
 from shared.openai.requests.sampling import Integer
 
@@ -38,6 +39,11 @@ class BatchRequest(OpenAIRequest):
     metadata: Metadata | None = Field(default=None, max_length=16, description="returned with the batch, and kept with its job")
     output_expires_after: ExpiresAfter | None = Field(
         default=None, description="`seconds` after which the output files expire, 3,600 to 2,592,000; 30 days if omitted"
+    )
+    not_before: Annotated[StartTime, BeforeValidator(check_start_time)] | None = Field(
+        default=None,
+        description=f"when the batch may start at the earliest: {DESCRIPTION}. `completion_window` counts from then. Not in OpenAI's API",
+        json_schema_extra=describe_start_time,
     )
 
     def window_seconds(self) -> int:

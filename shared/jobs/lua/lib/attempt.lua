@@ -1,5 +1,5 @@
 -- Attempts, as they are kept in the job record: field attempt:<n>, in JSON.
--- Uses: queue
+-- Uses: queue, concurrency
 
 -- How an attempt ended: nil while it runs, 'lost' when there is no record of it.
 local function outcome_of(id, attempt)
@@ -8,11 +8,13 @@ local function outcome_of(id, attempt)
   return cjson.decode(record).outcome
 end
 
+-- Record how an attempt ended. Returns when it started.
 local function close_attempt(id, attempt, outcome, code)
   local key, field = job_key(id), 'attempt:' .. attempt
   local record = cjson.decode(redis.call('HGET', key, field))
   record.ended_at, record.outcome, record.error, record.token = now, outcome, code, nil
   redis.call('HSET', key, field, cjson.encode(record))
+  return record.started_at
 end
 
 -- An attempt that ran for this long shows that the outage before it was over.
@@ -62,7 +64,7 @@ end
 
 local function release_from_worker(id, worker)
   if redis.call('SREM', PREFIX .. 'worker:' .. worker .. ':jobs', id) == 0 then return end
-  local job = fields(id, 'owner', 'end_user', 'queue', 'user_cost')
+  local job = fields(id, 'owner', 'end_user', 'queue', 'user_cost', 'concurrency_key')
   local owner = job.owner
   if owner then stop_for_user(job.queue, owner, job.end_user, job.user_cost) end
   if owner and is_set(job.end_user) then
@@ -74,4 +76,5 @@ local function release_from_worker(id, worker)
     redis.call('HDEL', worker_owners_key(worker), owner)
   end
   if redis.call('EXISTS', PREFIX .. 'worker:' .. worker .. ':jobs') == 0 then redis.call('DEL', worker_owners_key(worker)) end
+  if owner then concurrency.stop(id, owner, job.concurrency_key) end
 end

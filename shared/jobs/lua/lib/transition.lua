@@ -1,5 +1,5 @@
 -- Changes of a job's status.
--- Uses: job_index, queue, attempt, batch, document, delivery, histogram, request_batch, response, session, token_limits
+-- Uses: job_index, queue, concurrency, attempt, batch, document, delivery, histogram, request_batch, response, session, token_limits
 
 local MAX_CHILDREN_PER_CANCEL = 1000
 
@@ -89,8 +89,11 @@ end
 finish = function(id, status, attempt, changes, code)
   local key = job_key(id)
   local job = fields(id, 'queue', 'owner', 'end_user', 'status', 'waiting', 'after', 'document', 'parent', 'kind', 'keep_input', 'session',
-    'model', 'usage', 'usage_days', 'reserved')
-  if job.status == 'queued' then dequeue(id, job.queue, job.owner, digest_of_user(job.end_user)) end
+    'model', 'usage', 'usage_days', 'reserved', 'concurrency_key')
+  if job.status == 'queued' then
+    dequeue(id, job.queue, job.owner, digest_of_user(job.end_user))
+    concurrency.leave(id, job.owner, job.concurrency_key)
+  end
   set_status(id, status, 'ended_at', timestamp, 'waiting', '', 'phase', status, 'phase_at', timestamp)
   if changes then set_fields(key, changes) end
   local used = changes and changes.usage or job.usage
@@ -172,11 +175,12 @@ end
 
 -- The worker of an attempt has died or stopped renewing its lease.
 local function mark_attempt_lost(id)
-  local job = fields(id, 'attempt', 'worker', 'lost', 'max_attempts', 'cancel_requested_at')
+  local job = fields(id, 'attempt', 'worker', 'lost', 'max_attempts', 'cancel_requested_at', 'heartbeat_at', 'usage')
   local attempt, lost = job.attempt, tonumber(job.lost) + 1
-  close_attempt(id, attempt, 'lost')
+  local started_at = close_attempt(id, attempt, 'lost')
   release_from_worker(id, job.worker)
-  redis.call('HSET', job_key(id), 'lost', lost)
+  local usage = add_lost_time(job.usage, (tonumber(job.heartbeat_at or '') or started_at) - started_at)
+  redis.call('HSET', job_key(id), 'lost', lost, 'usage', usage)
   count('attempts lost')
   emit(id, 'attempt_lost', attempt, cjson.encode({ attempt = tonumber(attempt), worker = job.worker }))
   if is_set(job.cancel_requested_at) and not must_close_output(id) then

@@ -6,7 +6,8 @@
 --   usage:<day>:<owner>    hash   row -> totals. A row is "<kind>\n<model>\n<end user>"
 --   usage:totals           hash   owner -> totals of all days, for metrics; '' sums the owners beyond MAX_OWNERS
 --
--- Usage is numbers in one text: prompt, cached, completion and embedding tokens, milliseconds of a GPU, pages, bytes. Totals are the
+-- Usage is numbers in one text: prompt, cached, completion and embedding tokens, milliseconds of a GPU, pages, bytes,
+-- milliseconds of lost attempts. Totals are the
 -- number of jobs followed by the same. The end user of a row is empty, '=' and the name, or '*' for those beyond MAX_USERS; the field
 -- "@<end user>" remembers one, and '#' is their number.
 
@@ -18,15 +19,16 @@ local function numbers_in(text)
   return numbers
 end
 
-local merge_usage, write_usage, utc_date
+local merge_usage, add_lost_time, write_usage, utc_date
 
 do
   -- End users of an owner with their own rows on one day, and owners with their own metrics.
   local MAX_USERS, MAX_OWNERS = 1000, 100
   local DEFAULT_DAYS = 400
-  -- What adds up over the attempts of a job: embedding tokens and GPU time. The rest counts once, because an attempt repeats or
-  -- continues the previous one.
-  local ADDS_UP = { [4] = true, [5] = true }
+  -- What adds up over the attempts of a job: embedding tokens, GPU time and lost time. The rest counts once, because an attempt repeats
+  -- or continues the previous one.
+  local LOST_MS = 8
+  local ADDS_UP = { [4] = true, [5] = true, [LOST_MS] = true }
 
   local function as_text(numbers)
     local texts = {}
@@ -43,6 +45,14 @@ do
       merged[i] = ADDS_UP[i] and number + (merged[i] or 0) or math.max(number, merged[i] or 0)
     end
     return as_text(merged)
+  end
+
+  -- The usage of a job after an attempt was lost that ran for this long.
+  add_lost_time = function(earlier, milliseconds)
+    local numbers = numbers_in(earlier)
+    for i = 1, LOST_MS do numbers[i] = numbers[i] or 0 end
+    numbers[LOST_MS] = numbers[LOST_MS] + math.max(0, milliseconds)
+    return as_text(numbers)
   end
 
   -- Year, month and day of the current time, from the days since 1970-01-01.

@@ -1,0 +1,184 @@
+"""Concurrency keys: of an owner's jobs with the same key, only so many run at once as each of them allows."""
+
+import io
+
+import pytest
+import redis
+from flask.testing import FlaskClient
+
+from api.app import create_app
+from shared.jobs.models import Job, Status
+from shared.jobs.submission import Submission
+from shared.settings import Settings
+from tests.conftest import JobSystem
+
+QUEUE = "gpu.gemma-3-270m"
+
+
+def submit(
+    system: JobSystem, key: str = "crm", limit: int = 1, *, owner: str = "ada", priority: int = 5, queue: str = QUEUE
+) -> str:
+    submission = Submission(
+        kind="generate", queue=queue, spec={}, owner=owner, priority=priority, concurrency_key=key, concurrency_limit=limit
+    )
+    return system.submitter.submit_job(submission).id
+
+
+def claim(system: JobSystem, queue: str = QUEUE) -> Job | None:
+    claim.count += 1  # type: ignore[attr-defined]
+    return system.transitions.claim(queue, "w", f"t{claim.count}")  # type: ignore[attr-defined]
+
+
+claim.count = 0  # type: ignore[attr-defined]
+
+
+def claimed(system: JobSystem, queue: str = QUEUE) -> list[str]:
+    """Claim until nothing is left."""
+    jobs: list[str] = []
+    while job := claim(system, queue):
+        jobs.append(job.id)
+    return jobs
+
+
+def end(system: JobSystem, job: str) -> None:
+    assert system.transitions.finish((job, 1), Status.COMPLETED, result={}) == "ok"
+
+
+def waiting(system: JobSystem, job: str) -> str:
+    found = system.queries.get_job(job)
+    assert found is not None
+    return found.waiting
+
+
+def test_jobs_beyond_the_limit_wait_without_holding_up_others(system: JobSystem, wakeups: list[tuple[str, int]]) -> None:
+    limited = [submit(system, limit=2) for _ in range(5)]
+    others = [submit(system, key=""), submit(system, key="erp"), submit(system, owner="bob")]
+    assert set(claimed(system)) == {*limited[:2], *others}
+    assert [waiting(system, job) for job in limited[2:]] == ["concurrency"] * 3
+    # The next one is woken in the very step that ends one.
+    wakeups.clear()
+    end(system, limited[1])
+    assert wakeups == [(QUEUE, 1)]
+    assert claimed(system) == [limited[2]]
+    end(system, limited[0])
+    end(system, limited[2])
+    assert claimed(system) == limited[3:]
+    for job in (*limited[3:], *others):
+        end(system, job)
+    assert list(system.client.scan_iter("eh:concurrency:*")) == []
+
+
+def test_more_urgent_jobs_go_first_and_each_keeps_to_its_own_limit(system: JobSystem) -> None:
+    first, later, urgent, wide = submit(system), submit(system), submit(system, priority=2), submit(system, limit=3, priority=8)
+    # The limit of a job counts all running jobs of its key, in every queue.
+    assert claimed(system) == [urgent, wide]
+    elsewhere = submit(system, queue="cpu", limit=2)
+    assert claimed(system, "cpu") == []
+    end(system, urgent)
+    assert claimed(system) == []
+    end(system, wide)
+    assert claimed(system) == [first]
+    end(system, first)
+    assert claimed(system) == [later]
+    assert claimed(system, "cpu") == [elsewhere]
+
+
+def test_a_job_whose_worker_dies_or_that_waits_for_a_retry_holds_no_slot(system: JobSystem) -> None:
+    first, second, third = (submit(system) for _ in range(3))
+    assert claimed(system) == [first]
+    assert system.maintenance.mark_worker_dead("w") == [first]
+    # The lost job is older than those that wait, and so is first again.
+    assert claimed(system) == [first]
+    assert system.transitions.retry((first, 2), 0, {"code": "engine_fault", "message": "x"}) == "ok"
+    assert claimed(system) == [second]
+    assert system.clock is not None
+    system.clock.advance(3)
+    system.maintenance.reap()
+    assert claimed(system) == []
+    assert [waiting(system, job) for job in (first, third)] == ["concurrency"] * 2
+
+
+@pytest.mark.parametrize("how", ["cancelled", "expired"])
+def test_a_turn_that_is_not_used_goes_to_the_next(system: JobSystem, how: str) -> None:
+    running, second, third = (submit(system) for _ in range(3))
+    assert claimed(system) == [running]
+    end(system, running)
+    assert (waiting(system, second), waiting(system, third)) == ("worker", "concurrency")
+    if how == "cancelled":
+        system.transitions.cancel(second, "ada")
+    else:
+        system.client.hset(f"eh:job:{second}", "expires_at", 1)
+    assert claimed(system) == [third]
+
+
+def test_a_cancelled_job_no_longer_waits(system: JobSystem) -> None:
+    jobs = [submit(system) for _ in range(3)]
+    assert claimed(system) == [jobs[0]]
+    assert system.transitions.cancel(jobs[1], "ada") == ("cancelled", "cancelled")
+    end(system, jobs[0])
+    assert claimed(system) == [jobs[2]]
+
+
+def test_a_running_job_without_a_record_is_noticed(system: JobSystem) -> None:
+    running, waits = submit(system), submit(system)
+    assert claimed(system) == [running]
+    [key] = system.client.scan_iter("eh:concurrency:*:running")
+    system.client.sadd(key, "job_removed_by_hand")
+    end(system, running)
+    assert system.clock is not None
+    system.clock.advance(29)
+    system.maintenance.reap()
+    assert claimed(system) == []
+    system.clock.advance(2)
+    system.maintenance.reap()
+    assert claimed(system) == [waits]
+
+
+def test_one_claim_parks_some_jobs_and_lets_the_worker_come_again(system: JobSystem, wakeups: list[tuple[str, int]]) -> None:
+    rows = [Submission(kind="generate", queue=QUEUE, spec={}, owner="ada", concurrency_key="crm", priority=3) for _ in range(450)]
+    system.submitter.submit_jobs(rows)
+    last = submit(system, key="")
+    assert claim(system) is not None
+    wakeups.clear()
+    found = [claim(system) for _ in range(3)]
+    assert [job and job.id for job in found] == [None, None, last]
+    assert wakeups == [(QUEUE, 1), (QUEUE, 1)]
+
+
+@pytest.fixture
+def client(settings: Settings, redis_client: redis.Redis) -> FlaskClient:
+    redis_client.hset("eh:models", "gemma-3-270m", "1")
+    return create_app(settings).test_client()
+
+
+def test_the_key_is_shown_and_kept_by_a_retry(client: FlaskClient, settings: Settings, redis_client: redis.Redis) -> None:
+    system = JobSystem(redis_client, settings, lambda queue, count: None)
+    body = {"prompt": "x", "concurrency_key": "crm"}
+    first = client.post("/generate", json=body).get_json()
+    assert (first["concurrency_key"], first["concurrency_limit"]) == ("crm", 1)
+    second = client.post("/generate", json={**body, "concurrency_limit": 1}).get_json()
+    assert claimed(system) == [first["id"]]
+    assert client.get(f"/jobs/{second['id']}").get_json()["waiting_for"] == "concurrency_limit"
+    assert system.transitions.finish((first["id"], 1), Status.FAILED, error={"code": "x", "message": "x"}) == "ok"
+    again = client.post(f"/jobs/{first['id']}/retry").get_json()
+    assert again["concurrency_key"] == "crm"
+    form = {"file": (io.BytesIO(b"x"), "x.txt"), "concurrency_key": "index", "concurrency_limit": "3"}
+    job = client.post("/upload", data=form).get_json()["job"]
+    assert (job["concurrency_key"], job["concurrency_limit"]) == ("index", 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"concurrency_limit": 2}, "concurrency_limit"),
+        ({"concurrency_key": "k", "concurrency_limit": 0}, "concurrency_limit"),
+        ({"concurrency_key": "k", "concurrency_limit": 10_001}, "concurrency_limit"),
+        ({"concurrency_key": "k" * 129}, "concurrency_key"),
+    ],
+)
+def test_a_malformed_key_or_limit_names_its_field(client: FlaskClient, fields: dict[str, object], param: str) -> None:
+    refused = client.post("/generate", json={"prompt": "x", **fields})
+    assert (refused.status_code, refused.get_json()["error"]["param"]) == (422, param)
+    form = {"file": (io.BytesIO(b"x"), "x.txt"), **{name: str(value) for name, value in fields.items()}}
+    refused = client.post("/upload", data=form)
+    assert (refused.status_code, refused.get_json()["error"]["param"]) == (422, param)
