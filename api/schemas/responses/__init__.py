@@ -96,8 +96,11 @@ from api.schemas.responses.models import (
 )
 from api.schemas.responses.openai import (
     ChatCompletion,
+    Conversation,
+    ConversationDeletion,
     InputTokens,
     OpenAIEmbeddingList,
+    OpenAIItem,
     OpenAIItemList,
     OpenAIModel,
     OpenAIModelList,
@@ -189,6 +192,8 @@ __all__ = [
     "Citation",
     "Collection",
     "CollectionList",
+    "Conversation",
+    "ConversationDeletion",
     "DeadLetter",
     "DeadLetterList",
     "DeadLetterRemoval",
@@ -235,6 +240,7 @@ __all__ = [
     "OpenAIFile",
     "OpenAIFileDeletion",
     "OpenAIFileList",
+    "OpenAIItem",
     "OpenAIItemList",
     "OpenAIModel",
     "OpenAIModelList",

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, RootModel
 
 from api.schemas.responses.envelopes import ResponseModel
 
@@ -267,6 +267,27 @@ ConversationItem = Annotated[
 ]
 
 
+class OpenAIItem(RootModel[ConversationItem]):
+    """An item of a conversation."""
+
+
+class Conversation(ResponseModel):
+    id: str
+    object: Literal["conversation"]
+    created_at: int
+    metadata: dict[str, str]
+
+
+class ConversationDeletion(ResponseModel):
+    id: str
+    object: Literal["conversation.deleted"]
+    deleted: Literal[True]
+
+
+class ConversationId(ResponseModel):
+    id: str
+
+
 class ResponseFailure(ResponseModel):
     code: Literal["server_error", "invalid_prompt", "context_length_exceeded"]
     message: str
@@ -308,6 +329,7 @@ class OpenAIResponse(ResponseModel):
     usage: ResponseUsage | None
     background: bool
     background_options: dict[str, str] = Field(default={}, description="only if the request has a `completion_window`")
+    conversation: ConversationId = Field(default=ConversationId(id=""), description="only if the request has one")
     frequency_penalty: float
     instructions: str | None
     max_output_tokens: int | None

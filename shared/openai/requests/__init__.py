@@ -3,6 +3,7 @@
 from shared.openai.requests.batches import BatchRequest
 from shared.openai.requests.chat import ChatCompletionRequest
 from shared.openai.requests.completions import CompletionRequest
+from shared.openai.requests.conversations import ConversationChanges, ConversationItemsRequest, ConversationRequest
 from shared.openai.requests.embeddings import EmbeddingRequest
 from shared.openai.requests.field_rules import FieldRule, OpenAIRequest
 from shared.openai.requests.rerank import RerankRequest
@@ -22,6 +23,9 @@ __all__ = [
     "BatchRequest",
     "ChatCompletionRequest",
     "CompletionRequest",
+    "ConversationChanges",
+    "ConversationItemsRequest",
+    "ConversationRequest",
     "DetokenizeRequest",
     "EmbeddingRequest",
     "FieldRule",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from shared.openai.requests.chat import Content, FunctionName
@@ -118,6 +118,8 @@ class ItemReference(Item):
 class SkippedItem(Item):
     """An item that is skipped."""
 
+    type: Annotated[TypeName, Field(json_schema_extra={"enum": sorted(SKIPPED_ITEMS)})]
+
 
 def _refuse_type(value: Any) -> Any:
     raise PydanticCustomError("item_type", "is not a type of items that is known")
@@ -126,7 +128,7 @@ def _refuse_type(value: Any) -> Any:
 class UnknownItem(Item):
     """An item that may be any other, and is refused."""
 
-    type: Annotated[str, BeforeValidator(_refuse_type)]
+    type: Annotated[str, BeforeValidator(_refuse_type), WithJsonSchema({"not": {}})]
 
 
 _READ_ITEMS = (
@@ -286,6 +288,17 @@ class BackgroundOptions(BaseModel):
     completion_window: Literal["soonest", "2h", "8h"] | None = None
 
 
+def _read_conversation_id(value: Any) -> Any:
+    """The id of a conversation, which OpenAI's clients send alone or in an object."""
+    return value.get("id") if isinstance(value, dict) else value
+
+
+def _describe_conversation(schema: dict[str, Any]) -> None:
+    schema.clear()
+    id = {"type": "string", "maxLength": 200}
+    schema["anyOf"] = [id, {"type": "object", "properties": {"id": id}, "required": ["id"]}, {"type": "null"}]
+
+
 class ConversationFields(OpenAIRequest):
     """Fields that say what the model reads."""
 
@@ -299,6 +312,12 @@ class ConversationFields(OpenAIRequest):
     )
     previous_response_id: Id | None = Field(
         default=None, description="a stored response whose input and output come before the input"
+    )
+    conversation: Annotated[Id, BeforeValidator(_read_conversation_id)] | None = Field(
+        default=None,
+        description="a conversation, as an id or an object with one; its items come before the input, and input and output are added to it "
+        "once the response has completed",
+        json_schema_extra=_describe_conversation,
     )
     reasoning: ReasoningOptions | None = Field(
         default=None, description="`effort` `none` sets `enable_thinking` to false; other values are ignored"
@@ -376,7 +395,6 @@ class ResponseRequest(ConversationFields, SamplingOptions):
     }
     neutral: ClassVar[Mapping[str, FieldRule]] = {
         "context_management": FieldRule("conversations are not compacted; send truncation, or a shorter input", ([],)),
-        "conversation": FieldRule("there are no conversation objects; send previous_response_id"),
         "moderation": FieldRule("no moderation is built in; leave it out"),
         "prompt": FieldRule("there are no stored prompts; send instructions and input"),
     }
@@ -392,6 +410,3 @@ class InputTokensRequest(ConversationFields):
     model: ModelName | None = Field(default=None, description="name of a model of `GET /v1/models`; the default model if omitted")
 
     harmless: ClassVar[Mapping[str, str]] = {"personality": "models here have no such setting"}
-    neutral: ClassVar[Mapping[str, FieldRule]] = {
-        "conversation": FieldRule("there are no conversation objects; send previous_response_id"),
-    }

@@ -37,8 +37,9 @@ def read_input(
     *,
     find_item: Callable[[str], Mapping[str, Any] | None],
     ignored_params: list[str],
+    param: str = "input",
 ) -> list[StoredItem]:
-    """The items of a request's input, each with an id.
+    """The items of a request's input, each with an id. ``param`` is the field of the request that has them.
 
     ``find_item`` looks up a reference. Items that are skipped, and references to nothing, are added to ``ignored_params``. Raises
     InvalidValue for content that is not text.
@@ -49,7 +50,7 @@ def read_input(
         items = [MessageItem(role="user", content=items)]
     found: list[StoredItem] = []
     for index, item in enumerate(items):
-        path = f"input[{index}]"
+        path = f"{param}[{index}]"
         if isinstance(item, ItemReference):
             stored = find_item(item.id)
         else:
