@@ -16,7 +16,7 @@ from shared.openai.messages import count_characters
 from shared.openai.request_plan import PlanContext, Prompt, RequestPlan, plan_generation
 from shared.openai.requests import InputTokensRequest, ResponseRequest
 from shared.openai.requests.chat import FUNCTION_NAME, FunctionDefinition
-from shared.openai.requests.responses import FILE_SEARCH, ConversationFields, FileSearchTool
+from shared.openai.requests.responses import FILE_SEARCH, ConversationFields, FileSearchTool, InputFields
 from shared.openai.responses.body import response_of_job
 from shared.openai.responses.items import StoredItem, messages_of, read_input
 from shared.openai.sampling import sampling_spec
@@ -41,7 +41,7 @@ def plan_response(request: ResponseRequest, context: PlanContext) -> ResponsePla
     """Translate the request. Raises NotFound, ModelNotServed and InvalidValue."""
     _check_storage(request)
     job = new_id(JOB)
-    earlier, new, messages = _read_conversation(request, context, job)
+    earlier, new, messages = read_conversation(request, context, job)
     functions = _functions(request, context)
     searches = file_search.is_used(request)
     spec = {
@@ -96,7 +96,7 @@ def plan_response(request: ResponseRequest, context: PlanContext) -> ResponsePla
 
 def plan_input_tokens(request: InputTokensRequest, context: PlanContext) -> RequestPlan:
     """The job that counts the tokens of a request's prompt. Raises NotFound, ModelNotServed and InvalidValue."""
-    _, _, messages = _read_conversation(request, context, new_id(JOB))
+    _, _, messages = read_conversation(request, context, new_id(JOB))
     spec = {
         "messages": messages,
         **_tool_spec(request, _functions(request, context)),
@@ -111,8 +111,8 @@ def plan_input_tokens(request: InputTokensRequest, context: PlanContext) -> Requ
     )
 
 
-def _read_conversation(
-    request: ConversationFields, context: PlanContext, job: str
+def read_conversation(
+    request: InputFields, context: PlanContext, job: str
 ) -> tuple[list[Mapping[str, Any]], list[StoredItem], list[dict[str, Any]]]:
     """The items before the request, its own items, and the messages that the model reads. Raises InvalidValue, NotFound and Forbidden."""
     earlier, new = _earlier_items(request, context), _new_items(request, context, job)
@@ -139,7 +139,7 @@ def _check_storage(request: ResponseRequest) -> None:
         raise InvalidValue(f"service_tier: must be default for a completion_window of {window}", param="service_tier")
 
 
-def _earlier_items(request: ConversationFields, context: PlanContext) -> list[Mapping[str, Any]]:
+def _earlier_items(request: InputFields, context: PlanContext) -> list[Mapping[str, Any]]:
     """The items of the conversation or response that this one continues. Raises InvalidValue, NotFound and Forbidden."""
     id = request.previous_response_id
     if request.conversation is not None:
@@ -160,7 +160,7 @@ def _earlier_items(request: ConversationFields, context: PlanContext) -> list[Ma
     return [*earlier.input, *earlier.body["output"]]
 
 
-def _new_items(request: ConversationFields, context: PlanContext, job: str) -> list[StoredItem]:
+def _new_items(request: InputFields, context: PlanContext, job: str) -> list[StoredItem]:
     return read_input(request.input, job, find_item=context.find_item, ignored_params=context.ignored_params)
 
 

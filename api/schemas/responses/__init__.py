@@ -96,6 +96,7 @@ from api.schemas.responses.models import (
 )
 from api.schemas.responses.openai import (
     ChatCompletion,
+    Compaction,
     Conversation,
     ConversationDeletion,
     InputTokens,
@@ -192,6 +193,7 @@ __all__ = [
     "Citation",
     "Collection",
     "CollectionList",
+    "Compaction",
     "Conversation",
     "ConversationDeletion",
     "DeadLetter",

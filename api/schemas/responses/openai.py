@@ -253,6 +253,14 @@ class ResponseFileSearchInput(ResponseModel):
     results: list[dict[str, Any]] | None
 
 
+class ResponseCompaction(ResponseModel):
+    """A summary of everything before it."""
+
+    type: Literal["compaction"]
+    id: str
+    encrypted_content: str
+
+
 OutputItem = Annotated[
     ResponseMessage | ResponseReasoning | ResponseFunctionCall | ResponseFileSearch, Field(discriminator="type")
 ]
@@ -262,7 +270,8 @@ ConversationItem = Annotated[
     | ResponseFunctionCall
     | ResponseCustomToolCall
     | ResponseCallOutput
-    | ResponseFileSearchInput,
+    | ResponseFileSearchInput
+    | ResponseCompaction,
     Field(discriminator="type"),
 ]
 
@@ -351,6 +360,14 @@ class OpenAIResponse(ResponseModel):
     top_p: float
     truncation: Literal["auto", "disabled"]
     user: str | None
+
+
+class Compaction(ResponseModel):
+    id: str
+    object: Literal["response.compaction"]
+    created_at: int
+    output: list[Annotated[ResponseMessage | ResponseCompaction, Field(discriminator="type")]]
+    usage: ResponseUsage
 
 
 class OpenAIItemList(ResponseModel):

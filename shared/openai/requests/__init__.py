@@ -7,7 +7,7 @@ from shared.openai.requests.conversations import ConversationChanges, Conversati
 from shared.openai.requests.embeddings import EmbeddingRequest
 from shared.openai.requests.field_rules import FieldRule, OpenAIRequest
 from shared.openai.requests.rerank import RerankRequest
-from shared.openai.requests.responses import InputTokensRequest, ResponseRequest
+from shared.openai.requests.responses import CompactRequest, InputTokensRequest, ResponseRequest
 from shared.openai.requests.tokenization import DetokenizeRequest, TokenizeRequest
 from shared.openai.requests.vector_stores import (
     AttributeChanges,
@@ -22,6 +22,7 @@ __all__ = [
     "AttributeChanges",
     "BatchRequest",
     "ChatCompletionRequest",
+    "CompactRequest",
     "CompletionRequest",
     "ConversationChanges",
     "ConversationItemsRequest",

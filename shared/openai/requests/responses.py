@@ -24,7 +24,6 @@ SKIPPED_ITEMS = frozenset(
         "apply_patch_call",
         "apply_patch_call_output",
         "code_interpreter_call",
-        "compaction",
         "compaction_summary",
         "compaction_trigger",
         "computer_call",
@@ -108,6 +107,13 @@ class FileSearchCallItem(Item):
     results: list[dict[str, Any]] | None = Field(default=None, max_length=MAX_ITEMS)
 
 
+class CompactionItem(Item):
+    """A summary of everything before it, as ``/v1/responses/compact`` makes it. One of another server is skipped."""
+
+    type: Literal["compaction"]
+    encrypted_content: str = ""
+
+
 class ItemReference(Item):
     """An item of an earlier response that was stored."""
 
@@ -133,7 +139,7 @@ class UnknownItem(Item):
 
 _READ_ITEMS = (
     *("message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"),
-    *("reasoning", "file_search_call", "item_reference"),
+    *("reasoning", "file_search_call", "compaction", "item_reference"),
 )
 
 
@@ -155,6 +161,7 @@ InputItem = Annotated[
     | Annotated[CustomToolCallOutputItem, Tag("(custom_tool_call_output)")]
     | Annotated[ReasoningItem, Tag("(reasoning)")]
     | Annotated[FileSearchCallItem, Tag("(file_search_call)")]
+    | Annotated[CompactionItem, Tag("(compaction)")]
     | Annotated[ItemReference, Tag("(item_reference)")]
     | Annotated[SkippedItem, Tag("(skipped)")]
     | Annotated[UnknownItem, Tag("(unknown)")],
@@ -299,8 +306,8 @@ def _describe_conversation(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [id, {"type": "object", "properties": {"id": id}, "required": ["id"]}, {"type": "null"}]
 
 
-class ConversationFields(OpenAIRequest):
-    """Fields that say what the model reads."""
+class InputFields(OpenAIRequest):
+    """Fields that say which conversation the model reads."""
 
     input: Input | None = Field(
         default=None,
@@ -319,6 +326,11 @@ class ConversationFields(OpenAIRequest):
         "once the response has completed",
         json_schema_extra=_describe_conversation,
     )
+
+
+class ConversationFields(InputFields):
+    """Fields that say what the model reads."""
+
     reasoning: ReasoningOptions | None = Field(
         default=None, description="`effort` `none` sets `enable_thinking` to false; other values are ignored"
     )
@@ -394,7 +406,9 @@ class ResponseRequest(ConversationFields, SamplingOptions):
         "stream_options": "streams are not padded",
     }
     neutral: ClassVar[Mapping[str, FieldRule]] = {
-        "context_management": FieldRule("conversations are not compacted; send truncation, or a shorter input", ([],)),
+        "context_management": FieldRule(
+            "conversations are not compacted by themselves; use /v1/responses/compact, or truncation", ([],)
+        ),
         "moderation": FieldRule("no moderation is built in; leave it out"),
         "prompt": FieldRule("there are no stored prompts; send instructions and input"),
     }
@@ -410,3 +424,19 @@ class InputTokensRequest(ConversationFields):
     model: ModelName | None = Field(default=None, description="name of a model of `GET /v1/models`; the default model if omitted")
 
     harmless: ClassVar[Mapping[str, str]] = {"personality": "models here have no such setting"}
+
+
+class CompactRequest(InputFields):
+    """The body of ``POST /v1/responses/compact``."""
+
+    model: ModelName | None = Field(default=None, description="name of a model of `GET /v1/models`; the default model if omitted")
+    service_tier: Annotated[str, StringConstraints(max_length=32)] | None = Field(
+        default=None, description="`flex` runs after other jobs (priority 8), `priority` before them (2); others run by default"
+    )
+
+    harmless: ClassVar[Mapping[str, str]] = {
+        "image": "models here read text",
+        "prompt_cache_key": "prefixes of prompts are found without it",
+        "prompt_cache_options": "prefixes of prompts are found without it",
+        "prompt_cache_retention": "prefixes of prompts are kept as long as there is memory",
+    }

@@ -145,3 +145,38 @@ def test_items_that_are_refused_are_named(v1_stack: Stack, client: openai.OpenAI
     answer = v1_stack.post(f"/v1/conversations/{conversation}/items", body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     assert texts(client, conversation) == []
+
+
+def test_a_compacted_conversation_is_continued(v1_stack: Stack, client: openai.OpenAI) -> None:
+    turns = [message("I am Ada."), message("Hello.", "assistant"), message("I like tea.")]
+    compacted = client.responses.compact(model="echo", input=turns, instructions="Be brief.")
+    output: Any = compacted.output
+    assert compacted.object == "response.compaction"
+    assert [item.type for item in output] == ["message", "message", "compaction"]
+    assert [item.content[0].text for item in output[:2]] == ["I am Ada.", "I like tea."]
+    assert compacted.usage.output_tokens > 0
+    items = [item.to_dict(warnings=False) for item in output]
+    following = {"input": [*items, message("Who am I?")], "model": "echo", "max_output_tokens": 1000}
+    answer = v1_stack.post("/v1/responses", {**following, "instructions": "Be kind."})
+    assert "x-ignored-params" not in answer.headers
+    # The engine echoes: its summary is the beginning of its prompt, and its answer repeats what it reads.
+    text = answer.json()["output"][0]["content"][0]["text"]
+    assert text.index("Be kind.") < text.index("Summary of the conversation so far:") < text.index("Summarize the conversation")
+    assert text.index("Summarize the conversation") < text.index("Who am I?")
+    assert "I like tea." not in text.partition("Summarize")[0], "the summary stands for the messages before it"
+    conversation = client.conversations.create(items=items).id
+    assert texts(client, conversation) == ["I am Ada.", "I like tea.", "compaction"]
+    assert "Summary of the conversation" in respond(client, conversation, "Who am I?", max_output_tokens=1000).output_text
+
+
+@pytest.mark.parametrize("content", ["gAAAA…", "eh1.", "eh1.AAAA", "eh1.e30=", None])
+def test_compactions_of_other_servers_are_skipped(v1_stack: Stack, content: str | None) -> None:
+    item = {"type": "compaction", "encrypted_content": content} if content is not None else {"type": "compaction"}
+    answer = v1_stack.post("/v1/responses", {"model": "echo", "input": [item, message("x")]})
+    assert (answer.status_code, answer.headers["x-ignored-params"]) == (200, "input[0]"), answer.text
+
+
+def test_nothing_cannot_be_compacted(v1_stack: Stack) -> None:
+    for body in ({}, {"input": []}, {"input": " "}):
+        answer = v1_stack.post("/v1/responses/compact", {"model": "echo", **body})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input"), answer.text
