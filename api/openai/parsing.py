@@ -56,6 +56,7 @@ def plan_context() -> PlanContext:
         keeps_responses=True,
         documents=services().documents,
         passages=services().settings.retrieve_top_k,
+        rewrites_questions=services().settings.rewrite_questions,
         rights=caller().rights,
         require_job=require_job,
         require_conversation=require_conversation,

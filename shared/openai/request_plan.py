@@ -27,7 +27,7 @@ class PlanContext:
     ``end_user`` is the end user, if the request names none. Parts of requests that are ignored are added to
     ``ignored_params``. ``responses`` are those that a request can continue, and ``keeps_responses`` says whether its own response
     becomes one of them. ``documents`` has the collections that a ``file_search`` can search, and ``passages`` is how many it finds if the
-    request does not say. ``rights`` belong to the key of the request; ``models`` and ``documents`` are restricted to
+    request does not say; ``rewrites_questions`` says whether the model rewrites a question that follows an answer before that. ``rights`` belong to the key of the request; ``models`` and ``documents`` are restricted to
     them, and ``require_job`` raises Forbidden for a stored response that the key may not see, as ``require_conversation`` does for a
     conversation.
     """
@@ -41,6 +41,7 @@ class PlanContext:
     keeps_responses: bool = False
     documents: Documents | None = None
     passages: int = 5
+    rewrites_questions: bool = False
     rights: Rights = ALL_RIGHTS
     require_job: Callable[[Job], None] = lambda _: None
     require_conversation: Callable[[Conversation], None] = lambda _: None

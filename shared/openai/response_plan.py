@@ -78,13 +78,13 @@ def plan_response(request: ResponseRequest, context: PlanContext) -> ResponsePla
         conversation=request.conversation or "",
     )
     [submission] = plan.submissions
+    search = _search_spec(request, messages, context, submission.queue) if searches else {}
     submission = replace(
         submission,
         id=job,
-        queue=IO_QUEUE if searches else submission.queue,
-        spec=submission.spec
-        if not searches
-        else {**submission.spec, **_search_spec(request, messages, context, submission.queue)},
+        # A question that is rewritten first goes to its model.
+        queue=IO_QUEUE if search and not search.get("rewrite") else submission.queue,
+        spec={**submission.spec, **search},
         expires_ms=window_ms,
         timeout_ms=window_ms,
         response=record if context.keeps_responses else None,

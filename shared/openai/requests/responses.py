@@ -201,6 +201,7 @@ class FileSearchTool(BaseModel):
     max_num_results: ResultCount | None = None
     filters: Filters | None = None
     ranking_options: RankingOptions | None = None
+    rewrite_query: bool | None = None
 
 
 def _tool_form(value: Any) -> str:
