@@ -41,6 +41,7 @@ from shared.jobs.usage import UsageLedger
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.models.catalogue import load_catalogue
 from shared.openai.batches import RequestBatches
+from shared.openai.conversations import Conversations
 from shared.openai.files import FileStore
 from shared.openai.responses.store import StoredResponses
 from shared.owners.store import ApiKeys
@@ -76,6 +77,7 @@ ROUTES = (
         "openai.embeddings",
         "openai.rerank",
         "openai.responses",
+        "openai.conversations",
         "openai.models",
         "openai.files",
         "openai.batches",
@@ -162,6 +164,7 @@ def _create_services(settings: Settings, audit_log: AuditLog) -> Services:
     worker_registry, assignments = WorkerRegistry(client), ModelAssignments(client)
     submitter = JobSubmitter(client, settings, broker.wake, requester=CallerOfRequest())
     transitions = JobTransitions(client, settings, broker.wake)
+    responses = StoredResponses(client)
     job_actions, keys = JobActions(transitions, submitter), ApiKeys(client)
     return Services(
         settings=settings,
@@ -194,7 +197,8 @@ def _create_services(settings: Settings, audit_log: AuditLog) -> Services:
         deliveries=Deliveries(client),
         address_policy=AddressPolicy(parse_networks(settings.webhook_allow)),
         disk_space=disk_space,
-        responses=StoredResponses(client),
+        responses=responses,
+        conversations=Conversations(client, settings, responses),
     )
 
 

@@ -27,6 +27,7 @@ BLUEPRINTS: dict[str, tuple[str, ...]] = {
     "openai_embeddings": (GENERATE,),
     "openai_rerank": (GENERATE,),
     "openai_responses": (GENERATE,),
+    "openai_conversations": (GENERATE,),
     "openai_models": ANY_KEY,
     "openai_files": (DOCUMENTS, BATCHES),
     "openai_batches": (BATCHES,),

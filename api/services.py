@@ -28,6 +28,7 @@ from shared.jobs.usage import UsageLedger
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.models.catalogue import Catalogue
 from shared.openai.batches import RequestBatches
+from shared.openai.conversations import Conversations
 from shared.openai.files import FileStore
 from shared.openai.responses.store import StoredResponses
 from shared.owners.store import ApiKeys
@@ -74,6 +75,7 @@ class Services:
     address_policy: AddressPolicy
     disk_space: DiskSpace
     responses: StoredResponses
+    conversations: Conversations
 
     @property
     def documents(self) -> Documents:

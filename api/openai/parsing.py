@@ -7,11 +7,12 @@ from flask import g, request
 from pydantic_core import from_json
 
 from api.caller import caller
-from api.owned_jobs import require_job
+from api.owned_jobs import job_rights, require_job
 from api.request_parsing import read_body
 from api.services import owner, services
-from shared.errors import MalformedBody
+from shared.errors import Forbidden, MalformedBody
 from shared.jobs.submission import MAX_END_USER
+from shared.openai.conversations import Conversation
 from shared.openai.parsing import parse_request
 from shared.openai.request_plan import PlanContext
 from shared.openai.requests import OpenAIRequest
@@ -51,12 +52,28 @@ def plan_context() -> PlanContext:
         end_user=request.headers.get(END_USER_HEADER, "")[:MAX_END_USER],
         ignored_params=_ignored_params(),
         responses=services().responses,
+        conversations=services().conversations,
         keeps_responses=True,
         documents=services().documents,
         passages=services().settings.retrieve_top_k,
+        rewrites_questions=services().settings.rewrite_questions,
         rights=caller().rights,
         require_job=require_job,
+        require_conversation=require_conversation,
     )
+
+
+def require_conversation(conversation: Conversation) -> None:
+    """Raise Forbidden unless the caller's key may use a conversation of its owner.
+
+    Items do not say which models and collections they come from. A key that may not see all jobs therefore uses its own conversations only.
+    """
+    if conversation.key != caller().key_id and job_rights() is not None:
+        raise Forbidden(
+            f"Conversation {conversation.id} was created with another API key, and yours may not see everything of your account.",
+            code="permission_denied",
+            param="conversation",
+        )
 
 
 def _ignored_params() -> list[str]:

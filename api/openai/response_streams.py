@@ -1,8 +1,10 @@
 """Streams of responses: the events of a job as OpenAI's events, from any one on."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
+import redis
 from flask import Response, g
 
 from api.openai.errors import OutputLost
@@ -31,6 +33,9 @@ class ResponseStream(AnswerStream):
     def close(self) -> None:
         """End the response. If nothing of it is to be stored, its job is deleted once the client has it."""
         super().close()
+        for job in self._ended.values():
+            with suppress(redis.RedisError):
+                self._context.conversations.add_response(job)
         if self._is_complete and not self._is_stored:
             self._jobs.delete()
 

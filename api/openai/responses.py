@@ -1,9 +1,11 @@
 """Responses over HTTP: create, retrieve, cancel and delete them, and page through their input."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import redis
 from flask import Response, g, jsonify
 
 from api.openai.job_responses import keyed_submissions
@@ -12,6 +14,7 @@ from api.openai.response_streams import ResponseStream
 from api.owned_jobs import require_job
 from api.services import owner, services
 from shared.errors import Conflict, EnginehouseError, InvalidRequest, NotFound
+from shared.jobs.models import Job
 from shared.openai.job_errors import CONTEXT_LENGTH_EXCEEDED
 from shared.openai.requests import ResponseRequest
 from shared.openai.response_plan import ResponsePlan
@@ -54,6 +57,7 @@ def cancel_response(stored: StoredResponse) -> StoredResponse:
 def delete_response(stored: StoredResponse) -> None:
     """Delete a response with its job, which is cancelled if it has not ended. Raises Conflict if it does not stop."""
     stopped, job = _stop(stored), stored.job.id
+    services().conversations.add_response(stopped.job)
     outcome = services().transitions.delete(job, owner())
     if outcome not in ("deleted", "missing"):
         raise Conflict(
@@ -105,10 +109,17 @@ def _complete(plan: ResponsePlan) -> Response:
         response = jsonify(plan.response_body(ended))
     finally:
         release()
+    _add_to_conversation(ended[0])
     response.call_on_close(jobs.end)
     if ended[0].response == "not_stored":
         response.call_on_close(partial(_forget, jobs))
     return response
+
+
+def _add_to_conversation(job: Job) -> None:
+    """Add a response to its conversation, before its job may be deleted. If Redis is away, that happens when the conversation is read."""
+    with suppress(redis.RedisError):
+        services().conversations.add_response(job)
 
 
 def _forget(jobs: RequestJobs) -> None:

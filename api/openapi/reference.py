@@ -72,8 +72,8 @@ def type_text(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         target = _resolved(schema)
         return type_text(target) if "enum" in target else str(schema["$ref"]).rpartition("/")[2]
-    if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(type_text(choice) for choice in schema["anyOf"]))
+    if choices := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(dict.fromkeys(map(type_text, choices)))
     if "const" in schema:
         return json.dumps(schema["const"])
     if "enum" in schema:

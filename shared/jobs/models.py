@@ -60,7 +60,8 @@ class Job:
     the beginning of the request. ``collection`` is the id of the collection that the job reads or changes. ``line_of`` is the request
     batch whose line this job runs, ``key`` the id of the API key that submitted it. Of the owner's jobs with
     the same ``concurrency_key``, only so many run at once as ``concurrency_limit`` of each allows. ``response`` says how a response of
-    ``/v1`` is kept: ``stored``, ``background``, ``not_stored``. ``request_id`` and ``traceparent`` name the HTTP request and the trace
+    ``/v1`` is kept: ``stored``, ``background``, ``not_stored``; ``conversation`` is the one to which it is added. ``request_id`` and
+    ``traceparent`` name the HTTP request and the trace
     that submitted the job. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no
     further jobs, and one of ``/v1/vector_stores`` has the collection and the files in ``vector_store``.
     """
@@ -81,6 +82,7 @@ class Job:
     model: str = ""
     output: str = ""
     response: str = ""
+    conversation: str = ""
     request_id: str = ""
     traceparent: str = ""
     has_deltas: bool = False
@@ -129,7 +131,7 @@ _JSON = ("spec", "metadata", "context", "progress", "result", "error", "webhook"
 _TEXTS = (
     *("id", "kind", "owner", "end_user", "queue", "phase", "model", "session", "collection", "document", "parent", "line_of"),
     *("retry_of", "retried_as", "key", "concurrency_key"),
-    *("first_queue", "worker", "waiting", "summary", "output", "response", "request_id", "traceparent"),
+    *("first_queue", "worker", "waiting", "summary", "output", "response", "conversation", "request_id", "traceparent"),
 )
 _COUNTS = ("completed", "failed", "cancelled", "expired")
 

@@ -68,12 +68,14 @@ FIRST_TURN = "root"
 class ResponseRecord:
     """What the job of a response keeps besides. Without ``content``, nothing is kept once the job has ended.
 
-    With ``keeps_events``, the events are kept as long as the job, so that its stream can be continued at any time.
+    With ``keeps_events``, the events are kept as long as the job, so that its stream can be continued at any time. Once it has
+    completed, its items are added to ``conversation``, if that is not empty.
     """
 
     content: Mapping[str, Any] | None
     in_background: bool = False
     keeps_events: bool = False
+    conversation: str = ""
 
     @property
     def mode(self) -> str:
@@ -388,6 +390,7 @@ class JobSubmitter:
             "retention_ms": kept_ms,
             "failed_retention_ms": kept_ms,
             "event_limit": RESPONSE_EVENT_LIMIT,
+            **({"conversation": response.conversation} if response.conversation else {}),
         }
         # An empty time means that the stream is deleted with the job.
         return {**fields, "event_retention_ms": ""} if response.keeps_events else fields

@@ -1,7 +1,8 @@
 """``file_search``: the search that a response begins with, and the citations of its answer.
 
 The search is the first phase of the response's job, as that of a native generation with a collection. It happens before the model answers,
-with the newest message of the user as its query, and the model reads what was found together with the conversation.
+with the newest message of the user as its query, and the model reads what was found together with the conversation. If the message follows
+an answer, the model first rewrites it, so that it says by itself what it asks for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,4 +63,13 @@ def search_spec(
         },
         "then": next_queue,
         "file_search": {"with_results": with_results},
+        **({"rewrite": True} if _rewrites(tool, messages, context) else {}),
     }
+
+
+def _rewrites(tool: FileSearchTool, messages: Sequence[Mapping[str, Any]], context: PlanContext) -> bool:
+    """Whether the model rewrites the newest message of the user before the search. Only one that follows an answer needs it."""
+    if not (context.rewrites_questions if tool.rewrite_query is None else tool.rewrite_query):
+        return False
+    newest = max(place for place, message in enumerate(messages) if message["role"] == "user")
+    return any(message["role"] == "assistant" and message["content"] for message in messages[:newest])

@@ -20,7 +20,7 @@ import redis
 from shared.disk_space import DiskSpace, is_disk_full
 from shared.errors import BodyTooLarge, DiskFull, NotFound, QuotaExceeded
 from shared.ids import is_id, new_id
-from shared.openai.scripts import FileScripts
+from shared.openai.scripts import OpenAIScripts
 from shared.redis_connection import PREFIX, redis_time_ms
 from shared.redis_lists import list_page
 from shared.settings import Settings
@@ -121,7 +121,7 @@ class FileStore:
         self._settings = settings
         self._root = settings.files_dir
         self._disk_space = disk_space
-        self._scripts = FileScripts(client)
+        self._scripts = OpenAIScripts(client)
 
     def new_draft(self) -> FileDraft:
         """A draft of a new file. The caller must ``discard`` it."""

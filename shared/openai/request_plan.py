@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 from shared.documents.models import Collection
 from shared.documents.store import Documents
-from shared.errors import NotFound
+from shared.errors import InvalidValue, NotFound
 from shared.jobs.models import Job
 from shared.jobs.queue_names import generation_queue
 from shared.jobs.servable_models import ServableModels, expected_service, expected_tokens
 from shared.jobs.submission import Submission
 from shared.models.engine_features import check_generation
+from shared.openai.conversations import Conversation, Conversations
 from shared.openai.responses.store import StoredResponse, StoredResponses
 from shared.openai.vector_stores import find_collection
 from shared.rights import ALL_RIGHTS, SEARCH, Rights
@@ -26,8 +27,9 @@ class PlanContext:
     ``end_user`` is the end user, if the request names none. Parts of requests that are ignored are added to
     ``ignored_params``. ``responses`` are those that a request can continue, and ``keeps_responses`` says whether its own response
     becomes one of them. ``documents`` has the collections that a ``file_search`` can search, and ``passages`` is how many it finds if the
-    request does not say. ``rights`` belong to the key of the request; ``models`` and ``documents`` are restricted to
-    them, and ``require_job`` raises Forbidden for a stored response that the key may not see.
+    request does not say; ``rewrites_questions`` says whether the model rewrites a question that follows an answer before that. ``rights`` belong to the key of the request; ``models`` and ``documents`` are restricted to
+    them, and ``require_job`` raises Forbidden for a stored response that the key may not see, as ``require_conversation`` does for a
+    conversation.
     """
 
     models: ServableModels
@@ -35,11 +37,14 @@ class PlanContext:
     end_user: str = ""
     ignored_params: list[str] = field(default_factory=list)
     responses: StoredResponses | None = None
+    conversations: Conversations | None = None
     keeps_responses: bool = False
     documents: Documents | None = None
     passages: int = 5
+    rewrites_questions: bool = False
     rights: Rights = ALL_RIGHTS
     require_job: Callable[[Job], None] = lambda _: None
+    require_conversation: Callable[[Conversation], None] = lambda _: None
 
     def find_response(self, response: str) -> StoredResponse:
         """The owner's stored response with this id. Raises NotFound and Forbidden."""
@@ -48,6 +53,15 @@ class PlanContext:
         stored = self.responses.find(response, self.owner)
         self.require_job(stored.job)
         return stored
+
+    def read_conversation(self, conversation: str) -> list[dict[str, Any]]:
+        """The items of the owner's conversation, which has room for more. Raises InvalidValue, NotFound, Forbidden and ConversationFull."""
+        if self.conversations is None:
+            raise InvalidValue("conversation: cannot be used in a batch; send the items as input", param="conversation")
+        found = self.conversations.find(conversation, self.owner)
+        self.require_conversation(found)
+        self.conversations.require_room(found)
+        return self.conversations.items(found, self.owner)[0]
 
     def find_collection(self, store: str, param: str) -> Collection:
         """The owner's collection that a vector store is. Raises NotFound, Forbidden, and InvalidValue if it has expired."""

@@ -16,7 +16,7 @@ from shared.openai.messages import count_characters
 from shared.openai.request_plan import PlanContext, Prompt, RequestPlan, plan_generation
 from shared.openai.requests import InputTokensRequest, ResponseRequest
 from shared.openai.requests.chat import FUNCTION_NAME, FunctionDefinition
-from shared.openai.requests.responses import FILE_SEARCH, ConversationFields, FileSearchTool
+from shared.openai.requests.responses import FILE_SEARCH, ConversationFields, FileSearchTool, InputFields
 from shared.openai.responses.body import response_of_job
 from shared.openai.responses.items import StoredItem, messages_of, read_input
 from shared.openai.sampling import sampling_spec
@@ -39,9 +39,9 @@ class ResponsePlan(RequestPlan):
 
 def plan_response(request: ResponseRequest, context: PlanContext) -> ResponsePlan:
     """Translate the request. Raises NotFound, ModelNotServed and InvalidValue."""
-    _check_background(request)
+    _check_storage(request)
     job = new_id(JOB)
-    items, messages = _conversation(request, context, job)
+    earlier, new, messages = read_conversation(request, context, job)
     functions = _functions(request, context)
     searches = file_search.is_used(request)
     spec = {
@@ -72,18 +72,19 @@ def plan_response(request: ResponseRequest, context: PlanContext) -> ResponsePla
         priority=priority,
     )
     record = ResponseRecord(
-        content={"request": echo, "input": items} if is_stored else None,
+        content={"request": echo, "input": [*earlier, *new], "new": len(new)} if is_stored else None,
         in_background=bool(request.background),
         keeps_events=bool(request.background and request.stream),
+        conversation=request.conversation or "",
     )
     [submission] = plan.submissions
+    search = _search_spec(request, messages, context, submission.queue) if searches else {}
     submission = replace(
         submission,
         id=job,
-        queue=IO_QUEUE if searches else submission.queue,
-        spec=submission.spec
-        if not searches
-        else {**submission.spec, **_search_spec(request, messages, context, submission.queue)},
+        # A question that is rewritten first goes to its model.
+        queue=IO_QUEUE if search and not search.get("rewrite") else submission.queue,
+        spec={**submission.spec, **search},
         expires_ms=window_ms,
         timeout_ms=window_ms,
         response=record if context.keeps_responses else None,
@@ -95,7 +96,7 @@ def plan_response(request: ResponseRequest, context: PlanContext) -> ResponsePla
 
 def plan_input_tokens(request: InputTokensRequest, context: PlanContext) -> RequestPlan:
     """The job that counts the tokens of a request's prompt. Raises NotFound, ModelNotServed and InvalidValue."""
-    _, messages = _conversation(request, context, new_id(JOB))
+    _, _, messages = read_conversation(request, context, new_id(JOB))
     spec = {
         "messages": messages,
         **_tool_spec(request, _functions(request, context)),
@@ -110,18 +111,20 @@ def plan_input_tokens(request: InputTokensRequest, context: PlanContext) -> Requ
     )
 
 
-def _conversation(
-    request: ConversationFields, context: PlanContext, job: str
-) -> tuple[list[Mapping[str, Any]], list[dict[str, Any]]]:
-    """The items of the conversation, and the messages that the model reads. Raises InvalidValue."""
-    items = [*_earlier_items(request, context), *_new_items(request, context, job)]
-    messages = messages_of(items, request.instructions)
+def read_conversation(
+    request: InputFields, context: PlanContext, job: str
+) -> tuple[list[Mapping[str, Any]], list[StoredItem], list[dict[str, Any]]]:
+    """The items before the request, its own items, and the messages that the model reads. Raises InvalidValue, NotFound and Forbidden."""
+    earlier, new = _earlier_items(request, context), _new_items(request, context, job)
+    messages = messages_of([*earlier, *new], request.instructions)
     if not messages:
         raise InvalidValue("input: is required", param="input", code="missing_required_parameter")
-    return items, messages
+    return earlier, new, messages
 
 
-def _check_background(request: ResponseRequest) -> None:
+def _check_storage(request: ResponseRequest) -> None:
+    if request.conversation and not request.is_stored:
+        raise InvalidValue("store: a response of a conversation is stored; leave it out, or send true", param="store")
     if request.background and not request.is_stored:
         raise InvalidValue("store: a response in the background is stored; leave it out, or send true", param="store")
     window = request.background_options and request.background_options.completion_window
@@ -136,9 +139,13 @@ def _check_background(request: ResponseRequest) -> None:
         raise InvalidValue(f"service_tier: must be default for a completion_window of {window}", param="service_tier")
 
 
-def _earlier_items(request: ConversationFields, context: PlanContext) -> list[Mapping[str, Any]]:
-    """The items of the response that this one continues. Raises InvalidValue."""
+def _earlier_items(request: InputFields, context: PlanContext) -> list[Mapping[str, Any]]:
+    """The items of the conversation or response that this one continues. Raises InvalidValue, NotFound and Forbidden."""
     id = request.previous_response_id
+    if request.conversation is not None:
+        if id is not None:
+            raise InvalidValue("conversation: cannot be used together with previous_response_id", param="conversation")
+        return list(context.read_conversation(request.conversation))
     if id is None:
         return []
     param = "previous_response_id"
@@ -153,7 +160,7 @@ def _earlier_items(request: ConversationFields, context: PlanContext) -> list[Ma
     return [*earlier.input, *earlier.body["output"]]
 
 
-def _new_items(request: ConversationFields, context: PlanContext, job: str) -> list[StoredItem]:
+def _new_items(request: InputFields, context: PlanContext, job: str) -> list[StoredItem]:
     return read_input(request.input, job, find_item=context.find_item, ignored_params=context.ignored_params)
 
 
@@ -261,6 +268,8 @@ def _echo(request: ResponseRequest, functions: Sequence[RequestedFunction], *, t
         "truncation": request.truncation or "disabled",
         "user": request.user,
     }
+    if request.conversation is not None:
+        echo["conversation"] = {"id": request.conversation}
     if request.background_options is not None and request.background_options.completion_window is not None:
         echo["background_options"] = {"completion_window": request.background_options.completion_window}
     return echo

@@ -13,6 +13,7 @@ from shared.errors import NotFound
 from shared.jobs.models import Job, Status
 from shared.jobs.submission import NOT_STORED_RETENTION_SECONDS, ResponseRecord, Submission
 from shared.jobs.transitions import Event
+from shared.openai.responses.compaction import compaction_item
 from shared.openai.responses.ids import response_id
 from shared.openai.responses.items import messages_of
 from shared.openai.responses.store import StoredResponses
@@ -196,4 +197,15 @@ def test_items_become_messages() -> None:
         {"role": "tool", "content": "1", "tool_call_id": "c2"},
         {"role": "assistant", "content": "a", "tool_calls": calls[:1]},
         {"role": "system", "content": "C"},
+    ]
+
+
+def test_a_compaction_stands_for_the_messages_before_it() -> None:
+    def message(role: str, text: str) -> dict[str, Any]:
+        return {"type": "message", "role": role, "content": [{"type": "input_text", "text": text}]}
+
+    items = [message("system", "B"), message("user", "u"), message("assistant", "a"), compaction_item("cmp_1", "they met")]
+    assert messages_of([*items, message("user", "next")], "A") == [
+        {"role": "system", "content": "A\n\nB\n\nSummary of the conversation so far:\nthey met"},
+        {"role": "user", "content": "next"},
     ]

@@ -144,3 +144,40 @@ def test_first_text_does_not_wait_for_the_next_batch(monkeypatch: pytest.MonkeyP
     assert not thread.is_alive()
     assert [event.job for event in transitions.written] == ["job_1", "job_1", "job_2"]
     assert not newer.has_first_delta
+
+
+def test_text_does_not_wait_until_the_end_of_another_job_is_written() -> None:
+    transitions = RecordingTransitions()
+    publisher = EventPublisher(transitions)
+    ending, other = EventBuffer(("job_1", 1)), EventBuffer(("job_2", 1))
+    finishing, may_finish = threading.Event(), threading.Event()
+
+    def finish(last: Event | None) -> str:
+        finishing.set()
+        assert may_finish.wait(60)
+        return "ok"
+
+    ending.add_delta({"text": "last"})
+    thread = threading.Thread(target=publisher.finish_stream, args=(ending, finish))
+    thread.start()
+    assert finishing.wait(60)
+    for buffer in (ending, other):
+        buffer.add_delta({"text": "next"})
+        publisher.enqueue_buffer(buffer)
+    publisher.publish_queued()
+    assert texts(transitions.written) == [("job_2", "next")], "nothing overtakes the end of job_1"
+    may_finish.set()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_nothing_is_written_after_the_end_of_a_job() -> None:
+    transitions = RecordingTransitions()
+    publisher = EventPublisher(transitions)
+    buffer = EventBuffer(("job_1", 1))
+    buffer.add_delta({"text": "last"})
+    publisher.enqueue_buffer(buffer)
+    assert publisher.finish_stream(buffer, lambda last: last and last.data) == {"text": "last"}
+    publisher.publish_queued()
+    assert transitions.written == []
+    assert buffer.unwritten() == []

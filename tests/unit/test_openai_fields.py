@@ -11,14 +11,19 @@ from openai.types import (
     vector_store_search_params,
 )
 from openai.types.chat import completion_create_params as chat_create_params
-from openai.types.responses import input_token_count_params, response_create_params
+from openai.types.conversations import conversation_create_params, conversation_update_params
+from openai.types.responses import input_token_count_params, response_compact_params, response_create_params
 from openai.types.vector_stores import file_batch_create_params, file_create_params
 from pydantic import ValidationError
 
 from shared.errors import InvalidValue
 from shared.openai.requests import (
     ChatCompletionRequest,
+    CompactRequest,
     CompletionRequest,
+    ConversationChanges,
+    ConversationItemsRequest,
+    ConversationRequest,
     EmbeddingRequest,
     FileBatchRequest,
     InputTokensRequest,
@@ -36,6 +41,10 @@ REQUIRED: dict[type[OpenAIRequest], dict[str, Any]] = {
     EmbeddingRequest: {"input": "x"},
     ResponseRequest: {"input": "x"},
     InputTokensRequest: {"input": "x"},
+    CompactRequest: {"input": "x"},
+    ConversationRequest: {},
+    ConversationChanges: {},
+    ConversationItemsRequest: {"items": [{"role": "user", "content": "x"}]},
     RerankRequest: {"query": "x", "documents": ["x"]},
     VectorStoreRequest: {},
     VectorStoreSearch: {"query": "x"},
@@ -48,6 +57,9 @@ CALLS: list[tuple[type[OpenAIRequest], list[Any]]] = [
     (EmbeddingRequest, [embedding_create_params.EmbeddingCreateParams]),
     (ResponseRequest, list(get_args(response_create_params.ResponseCreateParams))),
     (InputTokensRequest, [input_token_count_params.InputTokenCountParams]),
+    (ConversationRequest, [conversation_create_params.ConversationCreateParams]),
+    (ConversationChanges, [conversation_update_params.ConversationUpdateParams]),
+    (CompactRequest, [response_compact_params.ResponseCompactParams]),
     (VectorStoreRequest, [vector_store_create_params.VectorStoreCreateParams]),
     (VectorStoreSearch, [vector_store_search_params.VectorStoreSearchParams]),
     (VectorStoreFileRequest, [file_create_params.FileCreateParams]),

@@ -15,12 +15,14 @@ from shared.jobs.transitions import Event, Lease
 class EventBuffer:
     """Gathers the deltas and progress of one attempt. Safe to use from many threads.
 
-    ``on_refused`` is called when Redis refuses an event because the attempt no longer owns the job.
+    ``on_refused`` is called when Redis refuses an event because the attempt no longer owns the job. ``write_lock`` is held while the
+    buffer's events are being written, so that the end of a job cannot overtake its events.
     """
 
     def __init__(self, lease: Lease, on_refused: Callable[[], None] = lambda: None) -> None:
         self.lease = lease
         self.on_refused = on_refused
+        self.write_lock = threading.Lock()
         self._lock = threading.Lock()
         self._delta: Delta = {}
         self._output: list[str] = []

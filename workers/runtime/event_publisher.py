@@ -7,9 +7,10 @@ second, a write for each would cost more than their text is worth, and many end 
 """
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from shared.jobs.transitions import Event, JobTransitions
@@ -35,8 +36,6 @@ class EventPublisher:
         self._lock = threading.Lock()
         self._work = threading.Event()
         self._urgent_work = threading.Event()
-        # Held while events are being written, so that the end of a job cannot overtake its events.
-        self._write_lock = threading.Lock()
 
     def enqueue_buffer(self, buffer: EventBuffer) -> None:
         """Have this buffer written with the next batch, or at once if it has the first text of its attempt."""
@@ -49,7 +48,7 @@ class EventPublisher:
 
     def publish_until(self, stopping: threading.Event) -> None:
         """Publish whenever a buffer is enqueued, until ``stopping`` is set and ``wake_up`` is called. Runs in a thread."""
-        published_at = first_text_at = 0.0
+        published_at = first_text_at = -math.inf
         while not stopping.is_set():
             self._work.wait()
             if self._urgent_work.wait(max(SETTLE_SECONDS, published_at + GATHER_SECONDS - time.monotonic())):
@@ -79,34 +78,50 @@ class EventPublisher:
         self._publish(buffers)
 
     def _publish(self, buffers: set[EventBuffer]) -> None:
-        if not buffers:
+        # The end of a job writes what is left in its buffer. The texts of the other jobs do not wait for that.
+        locked = [buffer for buffer in buffers if buffer.write_lock.acquire(blocking=False)]
+        try:
+            self._write(locked)
+        finally:
+            for buffer in locked:
+                buffer.write_lock.release()
+
+    def _write(self, buffers: Sequence[EventBuffer]) -> None:
+        """Write the events of buffers whose ``write_lock`` is held."""
+        events = [event for buffer in buffers for event in buffer.unwritten()]
+        if not events:
             return
-        with self._write_lock:
-            events = [event for buffer in buffers for event in buffer.unwritten()]
-            try:
-                answers = self._transitions.append_events(events)
-            except Exception as error:  # the top of the publishing thread: events are kept and written later
-                if is_outage(error):
-                    logger.warning("Redis is unavailable (%s); events of %d jobs are kept", error, len(buffers))
-                else:
-                    logger.exception("writing events failed")
-                for buffer in buffers:
-                    self.enqueue_buffer(buffer)
-                return
-            by_lease = {buffer.lease: buffer for buffer in buffers}
-            for event, answer in zip(events, answers, strict=True):
-                buffer = by_lease[event.job, event.attempt]
-                if answer == "lost":
-                    buffer.on_refused()
-                buffer.drop_through(event.index)
+        try:
+            answers = self._transitions.append_events(events)
+        except Exception as error:  # the top of the publishing thread: events are kept and written later
+            if is_outage(error):
+                logger.warning("Redis is unavailable (%s); events of %d jobs are kept", error, len(buffers))
+            else:
+                logger.exception("writing events failed")
+            for buffer in buffers:
+                self.enqueue_buffer(buffer)
+            return
+        by_lease = {buffer.lease: buffer for buffer in buffers}
+        for event, answer in zip(events, answers, strict=True):
+            buffer = by_lease[event.job, event.attempt]
+            if answer == "lost":
+                buffer.on_refused()
+            buffer.drop_through(event.index)
 
     def finish_stream(self, buffer: EventBuffer, finish: Callable[[Event | None], T]) -> T:
         """Write what is left in a buffer, then call ``finish`` with its newest delta, which it writes with the job's end.
 
-        No other write comes between the two.
+        No other write of this buffer comes between the two or after them. If one of them fails, nothing is forgotten, and the call can
+        be repeated.
         """
-        with self._write_lock:
+        with buffer.write_lock:
+            with self._lock:
+                self._queued.discard(buffer)
+                self._urgent.discard(buffer)
             events = buffer.unwritten()
-            last = events.pop() if events and events[-1].type == "delta" else None
-            self._transitions.append_events(events)
-            return finish(last)
+            last = events[-1] if events and events[-1].type == "delta" else None
+            self._transitions.append_events(events[:-1] if last is not None else events)
+            answer = finish(last)
+            if events:
+                buffer.drop_through(events[-1].index)
+            return answer

@@ -20,7 +20,8 @@ from api.openapi.operation import (
 from api.request_parsing import query_choice, query_integer
 from api.responses import RouteResponse
 from api.schemas import responses
-from shared.openai.requests import InputTokensRequest, ResponseRequest
+from shared.openai.compaction_plan import plan_compaction
+from shared.openai.requests import CompactRequest, InputTokensRequest, ResponseRequest
 from shared.openai.response_plan import plan_input_tokens, plan_response
 
 blueprint = Blueprint("openai_responses", __name__)
@@ -75,6 +76,27 @@ def create() -> RouteResponse:
 )
 def count_input_tokens() -> RouteResponse:
     return complete_response(plan_input_tokens(parse_openai_body(InputTokensRequest), plan_context()))
+
+
+@blueprint.post("/v1/responses/compact")
+@describe(
+    Operation(
+        tag=OPENAI_TAG,
+        summary="Summarize a conversation, so that it can be continued with less",
+        request_model=CompactRequest,
+        examples={"text": Example(summary="A text", body={"input": "The archive opens at nine. Where is it?"})},
+        replies={
+            200: Reply(
+                description="The messages of the user, and an item that stands for the conversation.",
+                model=responses.Compaction,
+                headers=OPENAI_HEADERS,
+            )
+        },
+        refusals=(404, 409, 429, 499, 504),
+    )
+)
+def compact() -> RouteResponse:
+    return complete_response(plan_compaction(parse_openai_body(CompactRequest), plan_context()))
 
 
 @blueprint.get("/v1/responses/<response>")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, RootModel
 
 from api.schemas.responses.envelopes import ResponseModel
 
@@ -254,6 +254,14 @@ class ResponseFileSearchInput(ResponseModel):
     results: list[dict[str, Any]] | None
 
 
+class ResponseCompaction(ResponseModel):
+    """A summary of everything before it."""
+
+    type: Literal["compaction"]
+    id: str
+    encrypted_content: str
+
+
 OutputItem = Annotated[
     ResponseMessage | ResponseReasoning | ResponseFunctionCall | ResponseFileSearch, Field(discriminator="type")
 ]
@@ -263,9 +271,31 @@ ConversationItem = Annotated[
     | ResponseFunctionCall
     | ResponseCustomToolCall
     | ResponseCallOutput
-    | ResponseFileSearchInput,
+    | ResponseFileSearchInput
+    | ResponseCompaction,
     Field(discriminator="type"),
 ]
+
+
+class OpenAIItem(RootModel[ConversationItem]):
+    """An item of a conversation."""
+
+
+class Conversation(ResponseModel):
+    id: str
+    object: Literal["conversation"]
+    created_at: int
+    metadata: dict[str, str]
+
+
+class ConversationDeletion(ResponseModel):
+    id: str
+    object: Literal["conversation.deleted"]
+    deleted: Literal[True]
+
+
+class ConversationId(ResponseModel):
+    id: str
 
 
 class ResponseFailure(ResponseModel):
@@ -309,6 +339,7 @@ class OpenAIResponse(ResponseModel):
     usage: ResponseUsage | None
     background: bool
     background_options: dict[str, str] = Field(default={}, description="only if the request has a `completion_window`")
+    conversation: ConversationId = Field(default=ConversationId(id=""), description="only if the request has one")
     frequency_penalty: float
     instructions: str | None
     max_output_tokens: int | None
@@ -330,6 +361,14 @@ class OpenAIResponse(ResponseModel):
     top_p: float
     truncation: Literal["auto", "disabled"]
     user: str | None
+
+
+class Compaction(ResponseModel):
+    id: str
+    object: Literal["response.compaction"]
+    created_at: int
+    output: list[Annotated[ResponseMessage | ResponseCompaction, Field(discriminator="type")]]
+    usage: ResponseUsage
 
 
 class OpenAIItemList(ResponseModel):

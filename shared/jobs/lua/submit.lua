@@ -1,5 +1,5 @@
 -- submit: create the jobs of a request, each with its first event and its queue entry, all or none.
--- Uses: transition, idempotency, limits, request_batch, response, token_limits
+-- Uses: transition, conversation, idempotency, limits, request_batch, response, token_limits
 -- Arguments: owner, key, defaults, queue_limit:number, owner_limit:number, bytes_limit:number, turns_limit:number, turn_bytes_limit:number,
 --   jobs[id, session, after, parent, wait_ms, expires_ms, timeout_ms, idempotency, fingerprint, spec, requests, response, record, turn,
 --   turn_parent, tokens]
@@ -11,9 +11,10 @@
 --   a session, the newest job of the session replaces after. A job starts after wait_ms and within expires_ms, and ends within
 --   timeout_ms. requests is the state of a request batch, in JSON, and response what is stored of a response of /v1 besides its job;
 --   both are empty for other jobs. turn is the question of a turn of a session, in JSON, and turn_parent the turn before it: 'root' for
---   none, empty for the current one. record is a JSON object of further fields: kind, queue, priority, ...
+--   none, empty for the current one. record is a JSON object of further fields: kind, queue, priority, ..., and conversation, the one of
+--   /v1 to which a response will be added.
 -- Keys: job:<id>, its input, requests, response, events and index; owner_bytes; the queue; the keys of lib/token_limits.lua; the session and its turns;
---   idempotency:<owner>:<key>; the parent; owner:<owner>:request_batches
+--   idempotency:<owner>:<key>; the parent; the conversation; owner:<owner>:request_batches
 -- Returns {'created', queues to wake, 'created' | 'exists' | 'replayed' for each job, its id}, or {'conflict' | 'no_session' | 'no_turn' |
 -- 'turns_full' | 'turn_bytes_full' | 'queue_full' | 'owner_full' | 'user_full' | 'bytes_full' | 'memory_full', {}, {the job of the
 -- conflicting request, the turn that does not exist, or the limit that was reached}}, or {'budget_spent' | 'too_many_tokens' |
@@ -111,6 +112,7 @@ local function create(job)
     redis.call('ZADD', request_batches_key(owner), 0, id)
   end
   if job.response ~= '' then write_response(id, owner, job.response) end
+  if is_set(record.conversation) then await_response(record.conversation, owner, id) end
   add_to_index(id)
   redis.call('SADD', PREFIX .. 'owners', owner)
   count('submitted', record.kind)

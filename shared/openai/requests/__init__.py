@@ -3,10 +3,11 @@
 from shared.openai.requests.batches import BatchRequest
 from shared.openai.requests.chat import ChatCompletionRequest
 from shared.openai.requests.completions import CompletionRequest
+from shared.openai.requests.conversations import ConversationChanges, ConversationItemsRequest, ConversationRequest
 from shared.openai.requests.embeddings import EmbeddingRequest
 from shared.openai.requests.field_rules import FieldRule, OpenAIRequest
 from shared.openai.requests.rerank import RerankRequest
-from shared.openai.requests.responses import InputTokensRequest, ResponseRequest
+from shared.openai.requests.responses import CompactRequest, InputTokensRequest, ResponseRequest
 from shared.openai.requests.tokenization import DetokenizeRequest, TokenizeRequest
 from shared.openai.requests.vector_stores import (
     AttributeChanges,
@@ -21,7 +22,11 @@ __all__ = [
     "AttributeChanges",
     "BatchRequest",
     "ChatCompletionRequest",
+    "CompactRequest",
     "CompletionRequest",
+    "ConversationChanges",
+    "ConversationItemsRequest",
+    "ConversationRequest",
     "DetokenizeRequest",
     "EmbeddingRequest",
     "FieldRule",

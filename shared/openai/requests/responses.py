@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from shared.openai.requests.chat import Content, FunctionName
@@ -24,7 +24,6 @@ SKIPPED_ITEMS = frozenset(
         "apply_patch_call",
         "apply_patch_call_output",
         "code_interpreter_call",
-        "compaction",
         "compaction_summary",
         "compaction_trigger",
         "computer_call",
@@ -108,6 +107,13 @@ class FileSearchCallItem(Item):
     results: list[dict[str, Any]] | None = Field(default=None, max_length=MAX_ITEMS)
 
 
+class CompactionItem(Item):
+    """A summary of everything before it, as ``/v1/responses/compact`` makes it. One of another server is skipped."""
+
+    type: Literal["compaction"]
+    encrypted_content: str = ""
+
+
 class ItemReference(Item):
     """An item of an earlier response that was stored."""
 
@@ -118,6 +124,8 @@ class ItemReference(Item):
 class SkippedItem(Item):
     """An item that is skipped."""
 
+    type: Annotated[TypeName, Field(json_schema_extra={"enum": sorted(SKIPPED_ITEMS)})]
+
 
 def _refuse_type(value: Any) -> Any:
     raise PydanticCustomError("item_type", "is not a type of items that is known")
@@ -126,12 +134,12 @@ def _refuse_type(value: Any) -> Any:
 class UnknownItem(Item):
     """An item that may be any other, and is refused."""
 
-    type: Annotated[str, BeforeValidator(_refuse_type)]
+    type: Annotated[str, BeforeValidator(_refuse_type), WithJsonSchema({"not": {}})]
 
 
 _READ_ITEMS = (
     *("message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"),
-    *("reasoning", "file_search_call", "item_reference"),
+    *("reasoning", "file_search_call", "compaction", "item_reference"),
 )
 
 
@@ -153,6 +161,7 @@ InputItem = Annotated[
     | Annotated[CustomToolCallOutputItem, Tag("(custom_tool_call_output)")]
     | Annotated[ReasoningItem, Tag("(reasoning)")]
     | Annotated[FileSearchCallItem, Tag("(file_search_call)")]
+    | Annotated[CompactionItem, Tag("(compaction)")]
     | Annotated[ItemReference, Tag("(item_reference)")]
     | Annotated[SkippedItem, Tag("(skipped)")]
     | Annotated[UnknownItem, Tag("(unknown)")],
@@ -192,6 +201,7 @@ class FileSearchTool(BaseModel):
     max_num_results: ResultCount | None = None
     filters: Filters | None = None
     ranking_options: RankingOptions | None = None
+    rewrite_query: bool | None = None
 
 
 def _tool_form(value: Any) -> str:
@@ -286,8 +296,19 @@ class BackgroundOptions(BaseModel):
     completion_window: Literal["soonest", "2h", "8h"] | None = None
 
 
-class ConversationFields(OpenAIRequest):
-    """Fields that say what the model reads."""
+def _read_conversation_id(value: Any) -> Any:
+    """The id of a conversation, which OpenAI's clients send alone or in an object."""
+    return value.get("id") if isinstance(value, dict) else value
+
+
+def _describe_conversation(schema: dict[str, Any]) -> None:
+    schema.clear()
+    id = {"type": "string", "maxLength": 200}
+    schema["anyOf"] = [id, {"type": "object", "properties": {"id": id}, "required": ["id"]}, {"type": "null"}]
+
+
+class InputFields(OpenAIRequest):
+    """Fields that say which conversation the model reads."""
 
     input: Input | None = Field(
         default=None,
@@ -300,6 +321,17 @@ class ConversationFields(OpenAIRequest):
     previous_response_id: Id | None = Field(
         default=None, description="a stored response whose input and output come before the input"
     )
+    conversation: Annotated[Id, BeforeValidator(_read_conversation_id)] | None = Field(
+        default=None,
+        description="a conversation, as an id or an object with one; its items come before the input, and input and output are added to it "
+        "once the response has completed",
+        json_schema_extra=_describe_conversation,
+    )
+
+
+class ConversationFields(InputFields):
+    """Fields that say what the model reads."""
+
     reasoning: ReasoningOptions | None = Field(
         default=None, description="`effort` `none` sets `enable_thinking` to false; other values are ignored"
     )
@@ -375,8 +407,9 @@ class ResponseRequest(ConversationFields, SamplingOptions):
         "stream_options": "streams are not padded",
     }
     neutral: ClassVar[Mapping[str, FieldRule]] = {
-        "context_management": FieldRule("conversations are not compacted; send truncation, or a shorter input", ([],)),
-        "conversation": FieldRule("there are no conversation objects; send previous_response_id"),
+        "context_management": FieldRule(
+            "conversations are not compacted by themselves; use /v1/responses/compact, or truncation", ([],)
+        ),
         "moderation": FieldRule("no moderation is built in; leave it out"),
         "prompt": FieldRule("there are no stored prompts; send instructions and input"),
     }
@@ -392,6 +425,19 @@ class InputTokensRequest(ConversationFields):
     model: ModelName | None = Field(default=None, description="name of a model of `GET /v1/models`; the default model if omitted")
 
     harmless: ClassVar[Mapping[str, str]] = {"personality": "models here have no such setting"}
-    neutral: ClassVar[Mapping[str, FieldRule]] = {
-        "conversation": FieldRule("there are no conversation objects; send previous_response_id"),
+
+
+class CompactRequest(InputFields):
+    """The body of ``POST /v1/responses/compact``."""
+
+    model: ModelName | None = Field(default=None, description="name of a model of `GET /v1/models`; the default model if omitted")
+    service_tier: Annotated[str, StringConstraints(max_length=32)] | None = Field(
+        default=None, description="`flex` runs after other jobs (priority 8), `priority` before them (2); others run by default"
+    )
+
+    harmless: ClassVar[Mapping[str, str]] = {
+        "image": "models here read text",
+        "prompt_cache_key": "prefixes of prompts are found without it",
+        "prompt_cache_options": "prefixes of prompts are found without it",
+        "prompt_cache_retention": "prefixes of prompts are kept as long as there is memory",
     }

@@ -278,7 +278,7 @@ def end_fields(job: Job) -> dict[str, Any]:
         "completed_at": (job.ended_at or job.phase_at) // 1000 if status == "completed" else None,
         "error": _error(job) if status == "failed" else None,
         "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-        "usage": _usage(job.result or {}) if is_over else None,
+        "usage": response_usage(job.result or {}) if is_over else None,
     }
 
 
@@ -292,7 +292,8 @@ def _error(job: Job) -> dict[str, str]:
     return {"code": code, "message": error.message}
 
 
-def _usage(result: Mapping[str, Any]) -> dict[str, Any]:
+def response_usage(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokens that a result has used, in OpenAI's form."""
     usage = result.get("usage") or {}
     return {
         "input_tokens": usage.get("prompt_tokens", 0),

@@ -5,7 +5,7 @@ import re
 from shared.ids import JOB, is_id
 
 RESPONSE = "resp"
-_ITEM = re.compile(r"(?:msg|rs|fs|fc|fco|ctc|ctco)_([0-9a-z]{26})(?:_\w+)?")
+_ITEM = re.compile(r"(?:msg|rs|fs|fc|fco|ctc|ctco|cmp)_([0-9a-z]{26})(?:_\w+)?")
 
 
 def response_id(job: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from shared.openai.messages import ROLES, content_text, part_text
 from shared.openai.requests.chat import Part
 from shared.openai.requests.responses import (
+    CompactionItem,
     CustomToolCallItem,
     CustomToolCallOutputItem,
     FileSearchCallItem,
@@ -17,7 +18,10 @@ from shared.openai.requests.responses import (
     MessageItem,
     ReasoningItem,
 )
+from shared.openai.responses.compaction import summary_of
 from shared.openai.responses.ids import item_id
+
+SUMMARY_TITLE = "Summary of the conversation so far:"
 
 StoredItem = dict[str, Any]
 PREFIXES = {
@@ -28,6 +32,7 @@ PREFIXES = {
     "function_call_output": "fco",
     "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco",
+    "compaction": "cmp",
 }
 
 
@@ -37,8 +42,9 @@ def read_input(
     *,
     find_item: Callable[[str], Mapping[str, Any] | None],
     ignored_params: list[str],
+    param: str = "input",
 ) -> list[StoredItem]:
-    """The items of a request's input, each with an id.
+    """The items of a request's input, each with an id. ``param`` is the field of the request that has them.
 
     ``find_item`` looks up a reference. Items that are skipped, and references to nothing, are added to ``ignored_params``. Raises
     InvalidValue for content that is not text.
@@ -49,7 +55,7 @@ def read_input(
         items = [MessageItem(role="user", content=items)]
     found: list[StoredItem] = []
     for index, item in enumerate(items):
-        path = f"input[{index}]"
+        path = f"{param}[{index}]"
         if isinstance(item, ItemReference):
             stored = find_item(item.id)
         else:
@@ -63,7 +69,7 @@ def read_input(
 
 def messages_of(items: Sequence[Mapping[str, Any]], instructions: str | None) -> list[dict[str, Any]]:
     """The messages of a conversation. Reasoning and searches of earlier turns are left out, as models'
-    own chat templates do."""
+    own chat templates do. A compaction replaces all messages before it but those of the system."""
     messages: list[dict[str, Any]] = [] if instructions is None else [{"role": "system", "content": instructions}]
     for item in items:
         match item["type"]:
@@ -74,6 +80,11 @@ def messages_of(items: Sequence[Mapping[str, Any]], instructions: str | None) ->
                     messages[0] = {"role": "system", "content": f"{messages[0]['content']}\n\n{message['content']}"}
                 else:
                     messages.append(message)
+            case "compaction":
+                system = [message["content"] for message in messages if message["role"] == "system"]
+                summary = summary_of(item["encrypted_content"]) or ""
+                # As a system message, because many chat templates need messages of user and assistant in turn.
+                messages = [{"role": "system", "content": "\n\n".join([*system, f"{SUMMARY_TITLE}\n{summary}"])}]
             case "function_call" | "custom_tool_call":
                 if not messages or messages[-1]["role"] != "assistant":
                     messages.append({"role": "assistant", "content": ""})
@@ -97,6 +108,9 @@ def _stored_item(item: Item, path: str, id: str) -> StoredItem | None:
         case FunctionCallOutputItem() | CustomToolCallOutputItem():
             output = content_text(item.output, f"{path}.output")
             return {"id": id, "type": item.type, "call_id": item.call_id, "output": output, "status": "completed"}
+        case CompactionItem():
+            encrypted = item.encrypted_content
+            return None if summary_of(encrypted) is None else {"id": id, "type": "compaction", "encrypted_content": encrypted}
         case ReasoningItem():
             return {"id": id, "type": "reasoning", "summary": item.summary or [], "content": item.content or []}
         case FileSearchCallItem():

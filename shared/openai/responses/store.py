@@ -1,7 +1,7 @@
 """Stored responses: what is kept of a response besides its job, for as long as it is used.
 
-``eh:job:<id>:response`` is JSON: ``request``, the fields of the response that repeat the request, and ``input``, the items of the
-whole conversation before the answer. It is written and deleted with the job. Reading it renews the time to live of both.
+``eh:job:<id>:response`` is JSON: ``request``, the fields of the response that repeat the request, ``input``, the items of the
+whole conversation before the answer, and ``new``, how many of them the request has added. It is written and deleted with the job. Reading it renews the time to live of both.
 """
 
 import json
@@ -20,11 +20,18 @@ from shared.openai.responses.ids import job_of_response, response_of_item
 
 
 class StoredResponse(NamedTuple):
-    """A response that can be retrieved: its job, the fields that repeat its request, and the items before its answer."""
+    """A response that can be retrieved: its job, the fields that repeat its request, the items before its answer, and how many of these
+    were new."""
 
     job: Job
     request: Mapping[str, Any]
     input: Sequence[Mapping[str, Any]]
+    new: int
+
+    @property
+    def new_input(self) -> Sequence[Mapping[str, Any]]:
+        """The items of the request itself."""
+        return self.input[len(self.input) - self.new :]
 
     def find_item(self, item: str) -> Mapping[str, Any] | None:
         """An item of the input or output with this id, or None."""
@@ -54,7 +61,7 @@ class StoredResponses:
                 code="response_not_found",
             )
         stored = json.loads(record)
-        return StoredResponse(job, stored["request"], stored["input"])
+        return StoredResponse(job, stored["request"], stored["input"], stored.get("new", 0))
 
     def find_by_item(self, item: str, owner: str) -> StoredResponse | None:
         """The owner's stored response whose input or output has an item with this id, or None."""

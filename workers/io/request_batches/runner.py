@@ -235,6 +235,7 @@ class RequestBatchRunner:
             responses=self._responses,
             documents=self._documents,
             passages=self._settings.retrieve_top_k,
+            rewrites_questions=self._settings.rewrite_questions,
             rights=self._rights,
             require_job=self._require_job,
         )
