@@ -195,8 +195,9 @@ def _watch(
 
 
 def _url_files(urls: Path, size: int, seconds: float, networks: Sequence[str], prefix: str) -> Sequence["InputFile"]:
-    from cli.remote.bulk_ingest.url_file import Downloader, DownloadLimits, url_files
+    from cli.remote.bulk_ingest.url_file import url_files
     from shared.webhooks.ssrf import AddressPolicy, parse_networks
+    from workers.io.url_download import Downloader, DownloadLimits
 
     try:
         allowed = parse_networks(",".join(networks))
@@ -204,7 +205,7 @@ def _url_files(urls: Path, size: int, seconds: float, networks: Sequence[str], p
         raise CommandError(f"--allow-network: {error}") from None
     policy = AddressPolicy(allowed, setting="--allow-network")
     lines = sys.stdin if str(urls) == "-" else urls.read_text(encoding="utf-8", errors="replace").splitlines()
-    return url_files(lines, Downloader(policy, DownloadLimits(size, seconds)), prefix=prefix)
+    return url_files(lines, Downloader(policy, DownloadLimits(size, seconds, "--max-url-bytes")), prefix=prefix)
 
 
 def _not_sent(count: int) -> str:

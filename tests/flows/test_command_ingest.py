@@ -382,6 +382,7 @@ def test_files_are_fetched_from_urls(stack: Stack, tmp_path: Path) -> None:
     finally:
         server.kill()
         server.communicate()
-    assert ends(done) == {"127.0.0.1/boats.html": ("ready", False), "127.0.0.1/missing.html": ("not_sent", False)}
+    host = f"127.0.0.1:{found[1]}"
+    assert ends(done) == {f"{host}/boats.html": ("ready", False), f"{host}/missing.html": ("not_sent", False)}
     assert done.returncode == 3
     assert "status 404" in done.stderr
