@@ -17,6 +17,7 @@ from cli.remote.jobs import read_arguments
 if TYPE_CHECKING:
     from cli.remote.bulk_ingest.file_discovery import InputFile
     from cli.remote.bulk_ingest.uploader import FileOutcome
+    from cli.remote.bulk_ingest.url_file import ServerUrl
 
 # Up to this many files are sent without listing the collection first; the server recognises duplicate bytes itself.
 LIST_COLLECTION_ABOVE = 10
@@ -29,8 +30,9 @@ def ingest(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Files, folders (recursive) and patterns such as 'in/**/*.pdf'; - reads them from standard input, one per line.",
-            metavar="FILE|FOLDER…",
+            help="Files, folders (recursive), patterns such as 'in/**/*.pdf', and URLs that the server fetches; - reads them from standard "
+            "input, one per line.",
+            metavar="FILE|FOLDER|URL…",
         ),
     ] = None,
     *,
@@ -71,7 +73,8 @@ def ingest(
     counts all files; its id is printed first, and cancelling it stops the ingest. With --json each outcome is printed as one
     line on standard output as it arrives.
 
-    With --urls, files are fetched by this command, from public addresses only, and named by their URLs.
+    URLs among the arguments are fetched by the server, and again only if their pages have changed since. With --urls, files are fetched by
+    this command, from public addresses only. Both are named by their URLs.
 
     With --watch the command runs until Ctrl-C. It remembers what it has sent, so it can be started again at any time, and waits while
     the server restarts. Documents of removed files stay, unless --delete-removed is given.
@@ -80,6 +83,7 @@ def ingest(
     from cli.remote.bulk_ingest.progress_display import ProgressDisplay
     from cli.remote.bulk_ingest.summary import print_summary
     from cli.remote.bulk_ingest.uploader import NAME_TAKEN, SERVER_UNREACHABLE, Uploader
+    from cli.remote.bulk_ingest.url_file import split_urls
     from enginehouse_client import EnginehouseError
     from shared.documents.models import check_collection_name
     from shared.errors import InvalidValue
@@ -105,9 +109,11 @@ def ingest(
         return
     if not paths and urls is None:
         raise CommandError("Name files or folders, or a file of URLs with --urls.")
-    files: list[InputFile] = [
-        *find_files(read_arguments(paths or (), whole_lines=True), include=include or (), exclude=exclude or (), prefix=prefix)
-    ]
+    server_urls, local = split_urls(read_arguments(paths or (), whole_lines=True))
+    if server_urls and prefix:
+        raise CommandError("--prefix is for files of this machine. The server names files that it fetches by their URLs.")
+    files: list[InputFile | ServerUrl] = [*server_urls]
+    files += find_files(local, include=include or (), exclude=exclude or (), prefix=prefix)
     if urls is not None:
         files += _url_files(urls, max_url_bytes, url_seconds, allow_network or (), prefix)
     if not files:

@@ -195,7 +195,8 @@ class RequestBatch(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Document(Record):
-    """A document; ``reason`` is set if it is not, or only partly, searchable. ``job_id`` is the job that indexes it.
+    """A document; ``reason`` is set if it is not, or only partly, searchable. ``job_id`` is the job that indexes it. ``url`` is where the
+    server fetched it, if it did.
     ``version`` counts the documents with this name, and ``replaces`` is the id of the one whose place it takes, if there is one."""
 
     id: str
@@ -214,6 +215,7 @@ class Document(Record):
     updated_at: float
     version: int
     replaces: str | None
+    url: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +244,14 @@ class Archive(Record):
     """An archive, whose members become documents; ``job`` is the id of the job that unpacks it."""
 
     name: str
+    job: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UrlFetch(Record):
+    """A URL that the server fetches; ``job`` is the id of the job that does it, whose result names what it became."""
+
+    url: str
     job: str
 
 

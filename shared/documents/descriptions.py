@@ -35,6 +35,7 @@ class Description:
     created_at: int
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     file_id: str = ""
+    url: str = ""
     title: str = ""
 
     @classmethod
@@ -50,6 +51,7 @@ class Description:
         metadata: Mapping[str, Scalar],
         version: int = 1,
         file_id: str = "",
+        url: str = "",
     ) -> Self:
         return cls(
             owner=collection.owner,
@@ -67,6 +69,7 @@ class Description:
             created_at=created_at,
             metadata=dict(metadata),
             file_id=file_id,
+            url=url,
             title=collection.title,
         )
 

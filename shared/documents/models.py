@@ -148,7 +148,8 @@ class Document:
     """One uploaded file. Sizes are in bytes, times in Unix milliseconds.
 
     ``name`` is the client's file name, which is never used as a path. ``file_id`` is the file of ``/v1/files`` that it is made from, or "". ``version`` counts the documents with this name in the
-    collection, from 1. ``replaces`` is the id of the ready document that this one replaced, or replaces once it is ready, or "".
+    collection, from 1. ``replaces`` is the id of the ready document that this one replaced, or replaces once it is ready, or "". ``url`` is
+    where the server fetched it, or ""; ``etag`` and ``last_modified`` are what the other server said about this version.
     """
 
     id: str
@@ -171,6 +172,9 @@ class Document:
     version: int = 1
     replaces: str = ""
     file_id: str = ""
+    url: str = ""
+    etag: str = ""
+    last_modified: str = ""
     problems: Sequence[Problem] = ()
 
     @classmethod
@@ -196,6 +200,9 @@ class Document:
             version=int(fields.get("version", 1)),
             replaces=fields.get("replaces", ""),
             file_id=fields.get("file_id", ""),
+            url=fields.get("url", ""),
+            etag=fields.get("etag", ""),
+            last_modified=fields.get("last_modified", ""),
             problems=[Problem(**problem) for problem in json.loads(fields.get("problems") or "[]")],
         )
 
@@ -210,6 +217,7 @@ class Document:
             "replaces": self.replaces if self.replaces and self.status not in UNREADABLE else None,
             "size": self.size,
             "sha256": self.sha256,
+            "url": self.url or None,
             "media_type": self.media_type,
             "status": self.status,
             "reason": self.reason or None,

@@ -13,7 +13,7 @@ import pytest
 
 from testing.stack import Stack
 from testing.waiting import wait_until
-from tests.flows.command import run, run_on_terminal, start
+from tests.flows.command import ends, run, run_on_terminal, start
 from tests.odd_files import packed_zip
 
 NONE = {"total": 0, "completed": 0, "failed": 0, "cancelled": 0, "expired": 0}
@@ -28,12 +28,6 @@ def folder(tmp_path: Path) -> Path:
     (folder / "deep" / "broken.pdf").write_bytes(b"%PDF-1.7\nnothing more")
     (folder / "empty.txt").write_text("")
     return folder
-
-
-def ends(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, bool]]:
-    outcomes = [json.loads(end) for end in done.stdout.splitlines()]
-    assert len({end["file"] for end in outcomes}) == len(outcomes)
-    return {end["file"]: (end["status"], end["duplicate"]) for end in outcomes}
 
 
 def batch_of(said: str) -> str:

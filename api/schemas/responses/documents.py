@@ -26,6 +26,7 @@ class Document(ResponseModel):
     replaces: str | None = Field(description="id of the document of this name whose place it takes once it is ready")
     size: int = Field(description="bytes")
     sha256: str
+    url: str | None = Field(description="where the server fetched it; null for an upload")
     media_type: str
     status: DocumentStatus
     reason: str | None
@@ -117,6 +118,11 @@ class UploadArchive(ResponseModel):
     job: JobId = Field(description="the unpack job; its documents join the batch")
 
 
+class UrlFetch(ResponseModel):
+    url: str
+    job: JobId = Field(description="the fetch job; the document and its ingest job join the batch once it has completed")
+
+
 class NameConflict(ResponseModel):
     name: str = Field(description="of a file that was not added")
     document_id: str = Field(description="the document that has this name")
@@ -124,6 +130,7 @@ class NameConflict(ResponseModel):
 
 class UploadList(ListPage[UploadDocument]):
     archives: list[UploadArchive]
+    fetches: list[UrlFetch] = Field(description="the URLs of the request")
     name_conflicts: list[NameConflict] = Field(
         description="files that would have replaced documents, with `replace` set to false"
     )

@@ -1,4 +1,5 @@
-"""Files that ``enginehouse ingest --urls`` fetches: downloaded to a temporary file, sent, and deleted."""
+"""Files at URLs: those that the server fetches, and those that ``enginehouse ingest --urls`` downloads to a temporary file, sends and
+deletes."""
 
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,33 @@ from shared.webhooks.ssrf import AddressRefused, parse
 from workers.io.url_download import Downloader
 
 _PIECE = 256 * 1024
+
+
+@dataclass(frozen=True)
+class ServerUrl:
+    """A file that the server fetches, under the URL without its scheme."""
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        return parse(self.url).file_name
+
+
+def split_urls(paths: Iterable[str]) -> tuple[list[ServerUrl], list[str]]:
+    """The URLs among the arguments of a command, and the others. Raises CommandError for a URL that is not valid."""
+    urls: dict[str, ServerUrl] = {}
+    others: list[str] = []
+    for text in paths:
+        if not text.lower().startswith(("http://", "https://")):
+            others.append(text)
+            continue
+        try:
+            parse(text)
+        except AddressRefused as error:
+            raise CommandError(f"The URL {text[:200]} {error}.") from None
+        urls.setdefault(text, ServerUrl(text))
+    return list(urls.values()), others
 
 
 @dataclass(frozen=True)
