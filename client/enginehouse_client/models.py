@@ -196,7 +196,7 @@ class RequestBatch(Record):
 @dataclass(frozen=True, kw_only=True)
 class Document(Record):
     """A document; ``reason`` is set if it is not, or only partly, searchable. ``job_id`` is the job that indexes it. ``url`` is where the
-    server fetched it, if it did.
+    server fetched it, if it did, and ``same_text_as`` the id of another document that had the same words when it became ready.
     ``version`` counts the documents with this name, and ``replaces`` is the id of the one whose place it takes, if there is one."""
 
     id: str
@@ -216,6 +216,7 @@ class Document(Record):
     version: int
     replaces: str | None
     url: str | None
+    same_text_as: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

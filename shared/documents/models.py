@@ -149,7 +149,8 @@ class Document:
 
     ``name`` is the client's file name, which is never used as a path. ``file_id`` is the file of ``/v1/files`` that it is made from, or "". ``version`` counts the documents with this name in the
     collection, from 1. ``replaces`` is the id of the ready document that this one replaced, or replaces once it is ready, or "". ``url`` is
-    where the server fetched it, or ""; ``etag`` and ``last_modified`` are what the other server said about this version.
+    where the server fetched it, or ""; ``etag`` and ``last_modified`` are what the other server said about this version. ``same_text_as``
+    is the id of a document that had the same words when this one became ready, or "".
     """
 
     id: str
@@ -175,6 +176,7 @@ class Document:
     url: str = ""
     etag: str = ""
     last_modified: str = ""
+    same_text_as: str = ""
     problems: Sequence[Problem] = ()
 
     @classmethod
@@ -203,6 +205,7 @@ class Document:
             url=fields.get("url", ""),
             etag=fields.get("etag", ""),
             last_modified=fields.get("last_modified", ""),
+            same_text_as=fields.get("same_text_as", ""),
             problems=[Problem(**problem) for problem in json.loads(fields.get("problems") or "[]")],
         )
 
@@ -217,6 +220,7 @@ class Document:
             "replaces": self.replaces if self.replaces and self.status not in UNREADABLE else None,
             "size": self.size,
             "sha256": self.sha256,
+            "same_text_as": self.same_text_as or None,
             "url": self.url or None,
             "media_type": self.media_type,
             "status": self.status,

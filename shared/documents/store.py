@@ -504,9 +504,11 @@ class Documents:
         problems: Sequence[Problem] = (),
         pages: int | None = None,
         chunks: int | None = None,
+        text_sha256: str = "",
     ) -> DocumentUpdateResult:
         """Record the final status of a document. When it becomes ``ready``, it can be searched, and the previous ready document
-        with its name no longer can; ``replaces`` then names that document."""
+        with its name no longer can; ``replaces`` then names that document, and ``same_text_as`` another one with the same
+        ``text_sha256``."""
         changes: dict[str, str | int] = {
             "status": status,
             "reason": reason,
@@ -518,6 +520,8 @@ class Documents:
             changes["chunks"] = chunks
         if status != "ready":
             return self._advance(document_id, job_id, attempt, changes)
+        if text_sha256:
+            changes["text_sha256"] = text_sha256
         collection_id = self._redis.hget(keys.document(document_id), "collection_id") or ""
         result = self._scripts.make_ready(id=document_id, collection=collection_id, job=job_id, attempt=attempt, changes=changes)
         return cast(DocumentUpdateResult, result)

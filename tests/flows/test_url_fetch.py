@@ -126,6 +126,24 @@ def test_urls_that_must_not_be_called_are_refused_at_once(stack: Stack, url: str
     assert stack.client.get("/collections/refused").status_code == 404, "nothing was written"
 
 
+def test_a_document_says_which_other_one_has_the_same_words(stack: Stack, site: Site) -> None:
+    site.pages |= {
+        "/plain.txt": (200, {}, b"The mole is closed in winter."),
+        "/page.html": (200, {}, b"<p>The mole is closed\nin winter."),
+    }
+    _, [first] = fetch(stack, "twins", f"{site.url}/plain.txt")
+    first_id = stack.ended(first["result"]["job"])["result"]["document_id"]
+    _, [second] = fetch(stack, "twins", f"{site.url}/page.html")
+    stack.ended(second["result"]["job"])
+    found = {each["id"]: each["same_text_as"] for each in stack.client.get("/collections/twins/documents").json()["data"]}
+    assert found == {first_id: None, second["result"]["document_id"]: first_id}
+    assert stack.client.delete(f"/documents/{first_id}?permanent=true").status_code == 200
+    site.pages["/again.txt"] = (200, {}, b"The mole  is closed in winter.")
+    _, [third] = fetch(stack, "twins", f"{site.url}/again.txt")
+    stack.ended(third["result"]["job"])
+    assert stack.client.get(f"/documents/{third['result']['document_id']}").json()["same_text_as"] is None, "that one is gone"
+
+
 def test_each_hop_of_a_redirect_is_checked(stack: Stack, site: Site) -> None:
     site.pages["/inside"] = (302, {"Location": "http://10.1.2.3/secret"}, b"")
     _, [job] = fetch(stack, "hops", f"{site.url}/inside")

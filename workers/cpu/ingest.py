@@ -7,14 +7,14 @@ worker lost), the transition that ends the job fails the document.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from shared.documents.descriptions import remove_description
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import UNSUPPORTED
-from shared.documents.models import Document, Problem, Status
+from shared.documents.models import Document, Status
 from shared.documents.store import Documents, DocumentUpdateResult
 from shared.errors import DocumentRejected, EmbeddingModelMismatch, IndexUnavailable, NotFound
 from shared.jobs.models import Job
@@ -121,7 +121,7 @@ class _Ingestion:
             # the document is ready.
             while (latest := self._indexer()).index != indexer.index:
                 chunks = self._index(indexer := latest)
-            self._require_current(self._finish("ready", summary.reason, summary.pages, chunks, summary.problems))
+            self._require_current(self._finish_ready(summary, chunks))
             indexer.forget_progress(self._document.id)
             replaced = self.remove_replaced()
             chunks = self.ensure_in_current_index(chunks)
@@ -308,23 +308,22 @@ class _Ingestion:
             self._documents.set_stage(self._document.id, job.id, job.attempt, status, pages=pages, pages_done=pages_done)
         )
 
-    def _finish(
-        self,
-        status: Status,
-        reason: str,
-        pages: int | None = None,
-        chunks: int | None = None,
-        problems: Sequence[Problem] = (),
-    ) -> DocumentUpdateResult:
+    def _finish(self, status: Status, reason: str) -> DocumentUpdateResult:
+        job = self._attempt.job
+        return self._documents.finish(self._document.id, job.id, job.attempt, status, reason=reason)
+
+    def _finish_ready(self, summary: PageSummary, chunks: int) -> DocumentUpdateResult:
+        job = self._attempt.job
         return self._documents.finish(
             self._document.id,
-            self._attempt.job.id,
-            self._attempt.job.attempt,
-            status,
-            reason=reason,
-            problems=problems,
-            pages=pages,
+            job.id,
+            job.attempt,
+            "ready",
+            reason=summary.reason,
+            problems=summary.problems,
+            pages=summary.pages,
             chunks=chunks,
+            text_sha256=summary.text_sha256,
         )
 
     def _require_current(self, result: DocumentUpdateResult) -> None:

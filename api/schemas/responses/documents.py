@@ -26,6 +26,9 @@ class Document(ResponseModel):
     replaces: str | None = Field(description="id of the document of this name whose place it takes once it is ready")
     size: int = Field(description="bytes")
     sha256: str
+    same_text_as: str | None = Field(
+        default=None, description="id of a document of other bytes that had the same words when this one became ready"
+    )
     url: str | None = Field(description="where the server fetched it; null for an upload")
     media_type: str
     status: DocumentStatus
