@@ -30,8 +30,8 @@ def ingest(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Files, folders (recursive), patterns such as 'in/**/*.pdf', and URLs that the server fetches; - reads them from standard "
-            "input, one per line.",
+            help="Files, folders (recursive), patterns such as 'in/**/*.pdf', s3://BUCKET/PREFIX, and URLs that the server fetches; - reads "
+            "them from standard input, one per line.",
             metavar="FILE|FOLDER|URL…",
         ),
     ] = None,
@@ -58,7 +58,7 @@ def ingest(
     prefix: Annotated[str, typer.Option(help="Text before the names of all files, such as '2024/'.")] = "",
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Keep running: send new and changed files of one folder. Implies --replace."),
+        typer.Option("--watch", help="Keep running: send new and changed files of one folder or bucket. Implies --replace."),
     ] = False,
     delete_removed: Annotated[
         bool, typer.Option("--delete-removed", help="With --watch: delete the documents of removed files.")
@@ -81,6 +81,7 @@ def ingest(
     """
     from cli.remote.bulk_ingest.file_discovery import find_files
     from cli.remote.bulk_ingest.progress_display import ProgressDisplay
+    from cli.remote.bulk_ingest.s3_bucket import SCHEME, bucket_files
     from cli.remote.bulk_ingest.summary import print_summary
     from cli.remote.bulk_ingest.uploader import NAME_TAKEN, SERVER_UNREACHABLE, Uploader
     from cli.remote.bulk_ingest.url_file import split_urls
@@ -113,6 +114,9 @@ def ingest(
     if server_urls and prefix:
         raise CommandError("--prefix is for files of this machine. The server names files that it fetches by their URLs.")
     files: list[InputFile | ServerUrl] = [*server_urls]
+    buckets = [path for path in local if path.startswith(SCHEME)]
+    files += bucket_files(buckets, include=include or (), exclude=exclude or (), prefix=prefix)
+    local = [path for path in local if not path.startswith(SCHEME)]
     files += find_files(local, include=include or (), exclude=exclude or (), prefix=prefix)
     if urls is not None:
         files += _url_files(urls, max_url_bytes, url_seconds, allow_network or (), prefix)
@@ -179,14 +183,25 @@ def _watch(
     again: bool,
     delete_removed: bool,
 ) -> None:
-    from cli.remote.ingest_watch import FolderWatch, WatchOptions
+    from cli.remote.bulk_ingest.folder_watch import WatchedFolder, WatchedSource
+    from cli.remote.bulk_ingest.s3_bucket import SCHEME, Bucket, BucketUnavailable
+    from cli.remote.ingest_watch import SourceWatch, WatchOptions
 
     if not watch:
         raise CommandError("--delete-removed needs --watch.")
-    if paths is None or len(paths) != 1 or not Path(paths[0]).is_dir():
-        raise CommandError("--watch needs exactly one folder.")
+    source: WatchedSource
+    if paths is not None and len(paths) == 1 and paths[0].startswith(SCHEME):
+        source = Bucket(paths[0], include=include, exclude=exclude, prefix=prefix)
+        try:
+            source.list_files()
+        except BucketUnavailable as error:
+            raise CommandError(str(error)) from None
+    elif paths is not None and len(paths) == 1 and Path(paths[0]).is_dir():
+        source = WatchedFolder(Path(paths[0]), include, exclude, prefix)
+    else:
+        raise CommandError("--watch needs exactly one folder, or s3://BUCKET/PREFIX.")
     options = WatchOptions(
-        folder=Path(paths[0]),
+        source=source,
         collection=collection,
         include=include,
         exclude=exclude,
@@ -197,7 +212,7 @@ def _watch(
         list_above=LIST_COLLECTION_ABOVE,
     )
     with context.client_with_retries(retries) as client:
-        FolderWatch(context, client, options).run()
+        SourceWatch(context, client, options).run()
 
 
 def _url_files(urls: Path, size: int, seconds: float, networks: Sequence[str], prefix: str) -> Sequence["InputFile"]:
