@@ -258,13 +258,17 @@ class UrlFetch(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Collection(Record):
-    """A collection; ``documents`` is their number."""
+    """A collection; ``documents`` is their number. ``chunk_tokens``, ``chunk_overlap_tokens`` and ``ocr_languages`` are None if they are
+    those of the server."""
 
     id: str
     name: str
     embedding_model: str
     created_at: float
     documents: int
+    chunk_tokens: int | None
+    chunk_overlap_tokens: int | None
+    ocr_languages: list[str] | None
 
 
 @dataclass(frozen=True, kw_only=True)

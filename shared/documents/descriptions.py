@@ -5,7 +5,7 @@ it, the document has to be indexed again.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
@@ -37,6 +37,7 @@ class Description:
     file_id: str = ""
     url: str = ""
     title: str = ""
+    ocr_languages: Sequence[str] = ()
 
     @classmethod
     def of_upload(
@@ -71,6 +72,7 @@ class Description:
             file_id=file_id,
             url=url,
             title=collection.title,
+            ocr_languages=list(collection.ocr_languages),
         )
 
 

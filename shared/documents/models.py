@@ -69,7 +69,7 @@ class Collection:
     """A set of documents of one owner that are searched together. ``created_at`` is in Unix milliseconds.
 
     ``index`` is the index that serves searches; ``next_index`` is the one that ``reindex_job`` is building. ``embedding_revision``
-    is empty until the first vectors are stored. Settings that are None default to the server's settings.
+    is empty until the first vectors are stored. Settings that are None or empty default to the server's settings.
 
     ``title``, ``description``, ``metadata`` and ``expires_days`` are those of the vector store that the collection is in ``/v1``. It expires
     that many days after ``last_active_at``, its last use.
@@ -83,6 +83,7 @@ class Collection:
     embedding_revision: str = ""
     chunk_tokens: int | None = None
     chunk_overlap_tokens: int | None = None
+    ocr_languages: Sequence[str] = ()
     index: str = ""
     next_index: str = ""
     reindex_job: str = ""
@@ -103,6 +104,7 @@ class Collection:
             embedding_revision=fields.get("embedding_revision", ""),
             chunk_tokens=_number(fields.get("chunk_tokens")),
             chunk_overlap_tokens=_number(fields.get("chunk_overlap_tokens")),
+            ocr_languages=fields["ocr_languages"].split(",") if fields.get("ocr_languages") else (),
             index=fields.get("index") or fields["id"],
             next_index=fields.get("next_index", ""),
             reindex_job=fields.get("reindex_job", ""),
@@ -130,6 +132,7 @@ class Collection:
             "embedding_revision": self.embedding_revision or None,
             "chunk_tokens": self.chunk_tokens,
             "chunk_overlap_tokens": self.chunk_overlap_tokens,
+            "ocr_languages": list(self.ocr_languages) or None,
             "reindex_job": self.reindex_job or None,
             "created_at": self.created_at / 1000,
         }

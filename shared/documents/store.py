@@ -288,6 +288,7 @@ class Documents:
             "index": state.index if state else description.collection_id,
             "embedding_revision": state.embedding_revision if state else "",
             "title": description.title,
+            "ocr_languages": ",".join(description.ocr_languages),
             **_fields(
                 {
                     "chunk_tokens": (state or description).chunk_tokens,

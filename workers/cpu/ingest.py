@@ -7,7 +7,7 @@ worker lost), the transition that ends the job fails the document.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -264,7 +264,7 @@ class _Ingestion:
             self._document.media_type,
             OcrSettings(
                 engine=settings.ocr_engine,
-                languages=settings.ocr_language_list,
+                languages=self._ocr_languages(),
                 images=settings.ocr_images,
                 limits=OcrLimits(
                     page_seconds=settings.ocr_page_seconds,
@@ -282,6 +282,14 @@ class _Ingestion:
             on_progress=on_progress,
             on_page=self._turn.give_way,
         ).read_missing()
+
+    def _ocr_languages(self) -> Sequence[str]:
+        """Those of the collection, or else of the server."""
+        try:
+            collection = self._documents.collection_by_id(self._document.collection_id)
+        except NotFound:
+            self._raise_deleted()
+        return collection.ocr_languages or self._settings.ocr_language_list
 
     @contextmanager
     def _step(self, status: Status) -> Iterator[None]:

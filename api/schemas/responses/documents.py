@@ -76,6 +76,7 @@ class Collection(ResponseModel):
     embedding_revision: str | None = Field(description="of the model weights; null until a document is indexed")
     chunk_tokens: int | None = Field(description="null for the server's setting")
     chunk_overlap_tokens: int | None = Field(description="null for the server's setting")
+    ocr_languages: list[str] | None = Field(description="languages of scans; null for the server's setting")
     reindex_job: JobId | None = Field(description="the job that rebuilds the index")
     created_at: Time
     documents: int = Field(description="number of documents")
