@@ -196,6 +196,7 @@ def _create_services(settings: Settings, audit_log: AuditLog) -> Services:
         endpoints=Endpoints(client),
         deliveries=Deliveries(client),
         address_policy=AddressPolicy(parse_networks(settings.webhook_allow)),
+        url_policy=AddressPolicy(parse_networks(settings.url_allow), setting="ENGINEHOUSE_URL_ALLOW"),
         disk_space=disk_space,
         responses=responses,
         conversations=Conversations(client, settings, responses),

@@ -73,6 +73,7 @@ class Services:
     endpoints: Endpoints
     deliveries: Deliveries
     address_policy: AddressPolicy
+    url_policy: AddressPolicy
     disk_space: DiskSpace
     responses: StoredResponses
     conversations: Conversations

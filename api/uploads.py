@@ -1,4 +1,4 @@
-"""Upload service: stores the files of a request and submits the jobs that ingest or unpack them."""
+"""Upload service: stores the files of a request and submits the jobs that ingest or unpack them, or that fetch its URLs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,12 +14,13 @@ from shared.documents.files import DocumentFiles, StoredFile
 from shared.documents.filters import Scalar
 from shared.documents.media_types import ARCHIVES, detect_media_type
 from shared.documents.models import Collection, Document, check_document_name
-from shared.errors import BatchSealed, EnginehouseError, NameTaken, NotFound
+from shared.errors import BatchSealed, EnginehouseError, InvalidValue, NameTaken, NotFound
 from shared.ids import DOCUMENT, JOB, derived_id, new_id
 from shared.jobs.models import Job
-from shared.jobs.queue_names import CPU_QUEUE
+from shared.jobs.queue_names import CPU_QUEUE, FETCH_QUEUE
 from shared.jobs.start_time import StartTime
 from shared.jobs.submission import Submission, SubmissionResult
+from shared.webhooks.ssrf import AddressRefused, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class UploadOptions:
 
     webhook: dict[str, Any] | None
     metadata: Mapping[str, Scalar]
-    password: str = field(repr=False)
+    password: str = field(repr=False, default="")
     replace: bool = True
     not_before: StartTime | None = None
     wait_ms: int = 0
@@ -49,12 +50,13 @@ class UploadOptions:
 
 @dataclass(kw_only=True)
 class UploadResult:
-    """The batch of an upload, its documents with their ingest jobs, its archives with their unpack jobs, and the files that were
-    not added because other documents have their names."""
+    """The batch of an upload, its documents with their ingest jobs, its archives with their unpack jobs, its URLs with their fetch jobs, and
+    the files that were not added because other documents have their names."""
 
     batch: SubmissionResult
     documents: list[tuple[Document, Job | None]] = field(default_factory=list)
     archives: list[dict[str, str]] = field(default_factory=list)
+    fetches: list[dict[str, str]] = field(default_factory=list)
     name_conflicts: list[NameTaken] = field(default_factory=list)
 
 
@@ -133,6 +135,51 @@ class UploadService:
         if batch_id is None:
             self._submitter.seal_batch(result.batch.id)
         return result
+
+    def fetch_urls(self, collection_name: str, urls: Sequence[str], options: UploadOptions, batch_id: str | None) -> UploadResult:
+        """Submit jobs that fetch these URLs into a collection, all or none, under the batch ``batch_id`` or a new one.
+
+        Raises InvalidValue for a URL that the server must not call, as far as that can be seen without resolving its name.
+        """
+        names = {url: self._file_name(url, number) for number, url in enumerate(urls)}
+        webhook = options.webhook and {**options.webhook, "endpoint": ""}
+        idempotency = read_idempotency_key([collection_name, batch_id, list(names), webhook, options.metadata, options.replace])
+        result = UploadResult(batch=self._join_or_open_batch(batch_id, collection_name, idempotency, options))
+        batch = result.batch.id
+        with self._batch_ended_on_refusal(None if batch_id is not None or idempotency.key else batch):
+            collection = self._ensure_collection(collection_name)
+            submissions = [
+                Submission(
+                    kind="fetch",
+                    queue=FETCH_QUEUE,
+                    spec={
+                        "url": url,
+                        "name": name,
+                        "collection_id": collection.id,
+                        "metadata": dict(options.metadata),
+                        "replace": options.replace,
+                    },
+                    owner=self._owner,
+                    # The id makes a repeated request idempotent.
+                    id=derived_id(JOB, batch, idempotency.key, str(number)) if idempotency.key else new_id(JOB),
+                    parent=batch,
+                )
+                for number, (url, name) in enumerate(names.items())
+            ]
+            self._submitter.submit_jobs(submissions)
+        result.fetches = [{"url": str(submission.spec["url"]), "job": submission.id} for submission in submissions]
+        if batch_id is None:
+            self._submitter.seal_batch(batch)
+        return result
+
+    def _file_name(self, url: str, number: int) -> str:
+        """The name of the document that a URL becomes."""
+        try:
+            target = parse(url)
+            self._services.url_policy.check_literal(target)
+        except AddressRefused as error:
+            raise InvalidValue(f"urls.{number}: {error}", param=f"urls.{number}") from None
+        return target.file_name
 
     @contextmanager
     def _batch_ended_on_refusal(self, batch_id: str | None) -> Iterator[None]:

@@ -27,7 +27,7 @@
     │   └── ModelUnavailable     the worker could not load it; its jobs end with this error
     ├── JobFailure               the error of an accepted job; stored with the job, not sent as an HTTP status
     │   └── WorkerLost, EngineFault, OutOfMemory, NanLogits, IndexUnavailable (ReindexNeeded), EmbeddingModelMismatch,
-    │       JobTimeout, QueueFull, DocumentRejected
+    │       JobTimeout, QueueFull, FetchFailed (FetchInterrupted), DocumentRejected
     └── InternalError            500
 
 ``code`` is for programs, ``message`` for people; ``param`` names the invalid field. ``docs/http-api.md`` lists statuses and
@@ -262,6 +262,18 @@ class JobTimeout(JobFailure):
 
 class QueueFull(JobFailure):
     code = "queue_full"
+    retryable = True
+
+
+class FetchFailed(JobFailure):
+    """A URL cannot be fetched, and another attempt would not change that."""
+
+    code = "fetch_failed"
+
+
+class FetchInterrupted(FetchFailed):
+    """A URL could not be fetched this time."""
+
     retryable = True
 
 

@@ -707,6 +707,20 @@ class Settings:
     webhook_seconds: float = setting(
         "ENGINEHOUSE_WEBHOOK_SECONDS", 15.0, "Maximum time of one delivery attempt, including the response.", low=0.1, high=600
     )
+    url_allow: str = setting(
+        "ENGINEHOUSE_URL_ALLOW",
+        "",
+        "Comma-separated private address ranges from which documents may be fetched, such as `10.1.0.0/16`.",
+    )
+    url_seconds: float = setting(
+        "ENGINEHOUSE_URL_SECONDS", 120.0, "Maximum time to fetch a document from a URL, with all redirects.", low=0.1, high=HOUR
+    )
+    url_bytes: int = setting(
+        "ENGINEHOUSE_URL_BYTES", 256 * MIB, "Maximum size of a document that is fetched.", low=1024, high=64 * 1024 * MIB
+    )
+    url_fetchers: int = setting(
+        "ENGINEHOUSE_URL_FETCHERS", 8, "Number of URLs that one io worker fetches at once.", low=1, high=256
+    )
     webhook_threads: int = setting("ENGINEHOUSE_WEBHOOK_THREADS", 64, "Concurrent deliveries per io worker.", low=1, high=1024)
     allow_unsafe_redis: bool = setting(
         "ENGINEHOUSE_ALLOW_UNSAFE_REDIS", False, "Start even if Redis may evict jobs or lose them when it restarts."
@@ -956,11 +970,12 @@ def _contradictions(settings: Settings) -> list[str]:
     if settings.chunk_overlap_tokens * 2 > settings.chunk_tokens:
         problems.append("ENGINEHOUSE_CHUNK_OVERLAP_TOKENS must be at most half of ENGINEHOUSE_CHUNK_TOKENS")
     problems += check_ocr_languages(settings.ocr_engine, settings.ocr_language_list)
-    for part in filter(None, map(str.strip, settings.webhook_allow.split(","))):
-        try:
-            ip_network(part)
-        except ValueError as error:
-            problems.append(f"ENGINEHOUSE_WEBHOOK_ALLOW: {error}")
+    for name, ranges in (("WEBHOOK", settings.webhook_allow), ("URL", settings.url_allow)):
+        for part in filter(None, map(str.strip, ranges.split(","))):
+            try:
+                ip_network(part)
+            except ValueError as error:
+                problems.append(f"ENGINEHOUSE_{name}_ALLOW: {error}")
     for origin in filter(None, map(str.strip, settings.cors_origins.split(","))):
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}":

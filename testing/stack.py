@@ -36,6 +36,7 @@ QUICK = {
     "ENGINEHOUSE_CPU_WORKERS": "1",
     "ENGINEHOUSE_DRAIN_SECONDS": "2",
     "ENGINEHOUSE_WEBHOOK_ALLOW": "127.0.0.0/8",
+    "ENGINEHOUSE_URL_ALLOW": "127.0.0.0/8",
 }
 
 # Loading weights takes two processes of each stack ten seconds of CPU, so only tests and benchmarks of the search itself do it.

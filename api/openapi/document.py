@@ -187,7 +187,10 @@ def _content(operation: Operation) -> dict[str, Any]:
         "properties": {"file": file, **(operation.form_fields or DOCUMENT_FIELDS)},
         "required": ["file", *operation.form_values],
     }
-    return {"multipart/form-data": {"schema": form, "examples": examples}}
+    content: dict[str, Any] = {"multipart/form-data": {"schema": form, "examples": examples}}
+    if operation.json_instead is not None:
+        content["application/json"] = {"schema": _ref(operation.json_instead)}
+    return content
 
 
 def _reply(reply: Reply) -> dict[str, Any]:
@@ -232,7 +235,6 @@ def _models(operations: Sequence[Operation]) -> Iterator[type[BaseModel]]:
     yield responses.ErrorResponse
     yield DocumentMetadata
     for operation in operations:
-        if operation.request_model is not None:
-            yield operation.request_model
+        yield from (model for model in (operation.request_model, operation.json_instead) if model is not None)
         for reply in operation.replies.values():
             yield from (model for model in (reply.model, reply.event_data) if model is not None)

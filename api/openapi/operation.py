@@ -97,7 +97,8 @@ class Operation:
     """The description of one call. ``list_operations`` fills in ``method``, ``path`` and ``scopes`` from the route.
 
     ``refusals`` lists the error statuses beyond those that every call has. ``files`` is the largest number of files that an
-    upload may have, and ``form_fields`` its other fields; those with ``examples`` are required. ``open`` calls need no API key.
+    upload may have, and ``form_fields`` its other fields; those with ``examples`` are required. ``json_instead`` is a JSON body that
+    may be sent instead of the files. ``open`` calls need no API key.
     """
 
     tag: str
@@ -108,6 +109,7 @@ class Operation:
     request_model: type[BaseModel] | None = None
     body_required: bool = True
     files: int = 0
+    json_instead: type[BaseModel] | None = None
     form_fields: Mapping[str, Schema] = field(default_factory=dict)
     examples: Mapping[str, Example] = field(default_factory=dict)
     refusals: tuple[int, ...] = ()

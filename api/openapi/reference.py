@@ -42,12 +42,12 @@ def curl_command(path: str, method: str, operation: dict[str, Any], server: str)
     if operation.get("security") != []:
         parts.append('-H "Authorization: Bearer $KEY"')
     content = operation.get("requestBody", {}).get("content", {})
-    if "application/json" in content:
+    if "multipart/form-data" in content:
+        parts.append("-F file=@opening-hours.txt")
+    elif "application/json" in content:
         example = next(iter(content["application/json"]["examples"].values()))["value"]
         text = json.dumps(example, ensure_ascii=False).replace("'", "'\\''")
         parts += ["-H 'Content-Type: application/json'", f"-d '{text}'"]
-    elif content:
-        parts.append("-F file=@opening-hours.txt")
     return " \\\n  ".join(parts)
 
 

@@ -40,6 +40,7 @@ from shared.jobs.models import Status
 from shared.jobs.queue_names import CPU_QUEUE, IO_QUEUE
 from shared.jobs.submission import Submission
 from shared.models.catalogue import EMBED
+from shared.ocr_languages import check_ocr_languages
 
 blueprint = Blueprint("collections", __name__)
 
@@ -76,8 +77,8 @@ def list_collections() -> RouteResponse:
 def create_collection() -> RouteResponse:
     body = parse_body(NewCollection)
     model = _choose_embedding_model(body.embedding_model)
-    chunks = _chunk_settings(body.chunk_tokens, body.chunk_overlap_tokens)
-    collection, created = services().documents.make_collection(owner(), body.name, model, chunks)
+    options = _chunk_settings(body.chunk_tokens, body.chunk_overlap_tokens) | _ocr_settings(body)
+    collection, created = services().documents.make_collection(owner(), body.name, model, options)
     if not created:
         raise Conflict(f"Collection {body.name!r} already exists. Change it with PATCH.", param="name")
     return jsonify(collection_json(collection)), 201
@@ -100,8 +101,8 @@ def show_collection(collection: str) -> RouteResponse:
 @describe(
     Operation(
         tag=TAG,
-        summary="Change how future documents are chunked",
-        description="To apply the change to existing documents, reindex the collection.",
+        summary="Change how future documents are read and chunked",
+        description="To apply new chunk sizes to existing documents, reindex the collection.",
         parameters=(COLLECTION,),
         request_model=CollectionChanges,
         examples={"smaller": Example(summary="Shorter chunks", body={"chunk_tokens": 120})},
@@ -110,10 +111,12 @@ def show_collection(collection: str) -> RouteResponse:
 )
 def configure_collection(collection: str) -> RouteResponse:
     found = services().documents.find_collection(owner(), collection)
-    changes = parse_body(CollectionChanges).model_dump(exclude_unset=True)
+    body = parse_body(CollectionChanges)
+    changes = body.model_dump(exclude_unset=True)
     _chunk_settings(
         changes.get("chunk_tokens", found.chunk_tokens), changes.get("chunk_overlap_tokens", found.chunk_overlap_tokens)
     )
+    changes |= _ocr_settings(body) if "ocr_languages" in changes else {}
     return jsonify(collection_json(services().documents.configure(found.id, **changes)))
 
 
@@ -250,7 +253,7 @@ def _choose_embedding_model(requested: str | None, current: str = "") -> str:
     return entry.name
 
 
-def _chunk_settings(size: int | None, overlap: int | None) -> dict[str, int | None]:
+def _chunk_settings(size: int | None, overlap: int | None) -> dict[str, str | int | None]:
     """Chunk settings of a collection. Raises InvalidValue if the overlap is too large for the chunk size.
 
     None stands for the server's setting.
@@ -262,6 +265,14 @@ def _chunk_settings(size: int | None, overlap: int | None) -> dict[str, int | No
             param="chunk_overlap_tokens",
         )
     return {"chunk_tokens": size, "chunk_overlap_tokens": overlap}
+
+
+def _ocr_settings(body: CollectionChanges) -> dict[str, str | None]:
+    """The languages of OCR as a collection stores them. Raises InvalidValue for one that the server's engine cannot read."""
+    languages = list(dict.fromkeys(body.ocr_languages or ()))
+    if problems := check_ocr_languages(services().settings.ocr_engine, languages, "ocr_languages"):
+        raise InvalidValue(problems[0], param="ocr_languages")
+    return {"ocr_languages": ",".join(languages) or None}
 
 
 def _reindex_submission(collection: Collection, changes: ReindexRequest) -> Submission:

@@ -27,10 +27,12 @@ from api.request_parsing import (
     form_replace,
     form_start_time,
     form_webhook,
+    parse_body,
     requested_timeout,
 )
 from api.responses import RETRY_AFTER, RouteResponse, job_json, mark_replay
 from api.schemas import responses
+from api.schemas.requests.documents import DocumentUrls
 from api.services import owner, services
 from api.submission import require_disk_space, written_job
 from api.uploads import UploadOptions, UploadResult, UploadService
@@ -84,12 +86,13 @@ def upload() -> RouteResponse:
 @describe(
     Operation(
         tag=TAG,
-        summary="Upload files into a collection",
+        summary="Upload files into a collection, or let the server fetch them",
         description=(
             "Creates the collection if it does not exist. Submits one ingest job per file, and a batch over these jobs. The same "
             "bytes in the same collection are one document; other bytes with the name of an earlier document are its next "
             "version, and `replaces` is the id of the earlier one. With `replace` set to false, such files are not added, but "
             "listed in `name_conflicts`. A zip or tar archive is unpacked, and each member becomes a document. "
+            "With a JSON body, the server fetches the files from its `urls`, one job each. "
             "With `?batch=` the jobs join a batch "
             "that `POST /batches` opened; the batch stays open, and its webhook is notified when it ends."
         ),
@@ -99,6 +102,7 @@ def upload() -> RouteResponse:
             IDEMPOTENCY_KEY,
         ),
         files=MAX_FILES,
+        json_instead=DocumentUrls,
         examples=EXAMPLES,
         replies={
             200: Reply(
@@ -117,10 +121,13 @@ def upload_documents(collection: str) -> RouteResponse:
     batch_id = request.args.get("batch")
     if batch_id is not None:
         uploads.keep_batch_open(batch_id)
-    options = _upload_options()
+    urls, options = _url_options() if request.is_json else (None, _upload_options())
     if batch_id is not None and options.webhook is not None:
         raise InvalidValue("webhook: a batch gets its webhook when it is opened with POST /batches", param="webhook")
-    result = uploads.upload_files(collection, uploads.receive_files(form_files(MAX_FILES)), options, batch_id)
+    if urls is not None:
+        result = uploads.fetch_urls(collection, urls, options, batch_id)
+    else:
+        result = uploads.upload_files(collection, uploads.receive_files(form_files(MAX_FILES)), options, batch_id)
     batch = written_job(result.batch)
     return _upload_response(_upload_list(result, batch), batch, replayed=result.batch.replayed)
 
@@ -138,6 +145,11 @@ def _upload_options() -> UploadOptions:
         concurrency_key=concurrency_key,
         concurrency_limit=concurrency_limit,
     )
+
+
+def _url_options() -> tuple[list[str], UploadOptions]:
+    body = parse_body(DocumentUrls)
+    return body.urls, UploadOptions(webhook=job_webhook(body.webhook), metadata=body.metadata, replace=body.replace)
 
 
 def _upload_message(name: str, document: Document | None) -> str:
@@ -166,6 +178,7 @@ def _upload_list(result: UploadResult, batch: Job) -> dict[str, Any]:
         "batch": job_json(batch),
         "data": documents,
         "archives": result.archives,
+        "fetches": result.fetches,
         "name_conflicts": [
             {"name": conflict.details["name"], "document_id": conflict.details["document"]} for conflict in result.name_conflicts
         ],

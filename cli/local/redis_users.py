@@ -13,7 +13,7 @@ _DATA = (
 )
 # The memory in use decides whether a job is accepted.
 _MEMORY = "+info"
-_WAKEUPS = "~cpu ~io ~batches ~pages ~gpu.* ~text.*"
+_WAKEUPS = "~cpu ~io ~batches ~fetches ~pages ~gpu.* ~text.*"
 # A subscription to a pattern needs exactly this pattern.
 _EVENTS = "~_kombu.* ~unacked* ~*.pidbox ~celeryev* &/0.celery.pidbox &/0.celeryev/* &/0.celeryev/worker.*"
 
@@ -39,10 +39,10 @@ RULES = {
     "flower": (
         "+@connection +@pubsub +@transaction -@dangerous +llen +lpush +brpop +exists +del +sadd +srem +smembers +sismember "
         "+set +get +hset +hget +hdel +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore +time +evalsha +script|load +script|exists "
-        f"%R~enginehouse %R~cpu %R~io %R~batches %R~pages %R~gpu.* %R~text.* {_EVENTS}"
+        f"%R~enginehouse %R~cpu %R~io %R~batches %R~fetches %R~pages %R~gpu.* %R~text.* {_EVENTS}"
     ),
     # Scales workers by the length of a queue, which it reads with a script.
-    "keda": "+@connection -@dangerous +eval +evalsha +type +llen %R~cpu %R~io %R~batches %R~pages %R~gpu.* %R~text.*",
+    "keda": "+@connection -@dangerous +eval +evalsha +type +llen %R~cpu %R~io %R~batches %R~fetches %R~pages %R~gpu.* %R~text.*",
 }
 """Rules of Redis' access control lists by user. The user ``default``, with all rights, is for operators."""
 

@@ -94,16 +94,67 @@ def list_collections(context: CommandContext) -> None:
 @server_command
 def show_collection(context: CommandContext, name: Name) -> None:
     """Show a collection."""
-    found = context.client.collection(name)
+    _print_collection(context, context.client.collection(name))
+
+
+def _print_collection(context: CommandContext, found: "Collection") -> None:
     context.out.print_record(
         found,
         [
             ("collection", found.name),
             ("documents", found.documents),
             ("embedding model", found.embedding_model),
+            ("OCR languages", ", ".join(found.ocr_languages or ()) or "those of the server"),
             ("created", clock(found.created_at)),
         ],
     )
+
+
+@collections.command("create")
+@server_command
+def create_collection(
+    context: CommandContext,
+    name: Name,
+    embedding_model: Annotated[str | None, typer.Option(help="Embedding model; the server's default one if omitted.")] = None,
+    chunk_tokens: Annotated[int | None, typer.Option(help="Chunk size in tokens.")] = None,
+    chunk_overlap_tokens: Annotated[int | None, typer.Option(help="Overlap of neighbouring chunks in tokens.")] = None,
+    ocr_languages: Annotated[str | None, typer.Option(help="Languages of scans, such as 'deu,eng'.")] = None,
+) -> None:
+    """Create a collection with settings of its own."""
+    created = context.client.create_collection(
+        name,
+        embedding_model=embedding_model,
+        chunk_tokens=chunk_tokens,
+        chunk_overlap_tokens=chunk_overlap_tokens,
+        ocr_languages=None if ocr_languages is None else _split(ocr_languages),
+    )
+    _print_collection(context, created)
+
+
+@collections.command("change")
+@server_command
+def change_collection(
+    context: CommandContext,
+    name: Name,
+    chunk_tokens: Annotated[int | None, typer.Option(help="New chunk size in tokens.")] = None,
+    chunk_overlap_tokens: Annotated[int | None, typer.Option(help="New overlap of neighbouring chunks in tokens.")] = None,
+    ocr_languages: Annotated[
+        str | None, typer.Option(help="Languages of scans, such as 'deu,eng'; '' for those of the server.")
+    ] = None,
+) -> None:
+    """Change how documents of a collection are read and chunked from now on."""
+    changes: dict[str, int | list[str] | None] = {}
+    if chunk_tokens is not None:
+        changes["chunk_tokens"] = chunk_tokens
+    if chunk_overlap_tokens is not None:
+        changes["chunk_overlap_tokens"] = chunk_overlap_tokens
+    if ocr_languages is not None:
+        changes["ocr_languages"] = _split(ocr_languages) or None
+    _print_collection(context, context.client.change_collection(name, changes))
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 @collections.command("delete")

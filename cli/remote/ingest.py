@@ -17,6 +17,7 @@ from cli.remote.jobs import read_arguments
 if TYPE_CHECKING:
     from cli.remote.bulk_ingest.file_discovery import InputFile
     from cli.remote.bulk_ingest.uploader import FileOutcome
+    from cli.remote.bulk_ingest.url_file import ServerUrl
 
 # Up to this many files are sent without listing the collection first; the server recognises duplicate bytes itself.
 LIST_COLLECTION_ABOVE = 10
@@ -29,8 +30,9 @@ def ingest(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Files, folders (recursive) and patterns such as 'in/**/*.pdf'; - reads them from standard input, one per line.",
-            metavar="FILE|FOLDER…",
+            help="Files, folders (recursive), patterns such as 'in/**/*.pdf', s3://BUCKET/PREFIX, and URLs that the server fetches; - reads "
+            "them from standard input, one per line.",
+            metavar="FILE|FOLDER|URL…",
         ),
     ] = None,
     *,
@@ -57,7 +59,7 @@ def ingest(
     prefix: Annotated[str, typer.Option(help="Text before the names of all files, such as '2024/'.")] = "",
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Keep running: send new and changed files of one folder. Implies --replace."),
+        typer.Option("--watch", help="Keep running: send new and changed files of one folder or bucket. Implies --replace."),
     ] = False,
     delete_removed: Annotated[
         bool, typer.Option("--delete-removed", help="With --watch: delete the documents of removed files.")
@@ -72,7 +74,8 @@ def ingest(
     counts all files; its id is printed first, and cancelling it stops the ingest. With --json each outcome is printed as one
     line on standard output as it arrives.
 
-    With --urls, files are fetched by this command, from public addresses only, and named by their URLs.
+    URLs among the arguments are fetched by the server, and again only if their pages have changed since. With --urls, files are fetched by
+    this command, from public addresses only. Both are named by their URLs.
 
     With --watch the command runs until Ctrl-C. It remembers what it has sent, so it can be started again at any time, and waits while
     the server restarts. Documents of removed files stay, unless --delete-removed is given.
@@ -81,9 +84,11 @@ def ingest(
     """
     from cli.remote.bulk_ingest.file_discovery import find_files
     from cli.remote.bulk_ingest.progress_display import ProgressDisplay
+    from cli.remote.bulk_ingest.s3_bucket import SCHEME, bucket_files
     from cli.remote.bulk_ingest.summary import print_summary
     from cli.remote.bulk_ingest.uploader import NAME_TAKEN, SERVER_UNREACHABLE, Uploader
     from cli.remote.exit_statuses import NOT_COMPLETED
+    from cli.remote.bulk_ingest.url_file import split_urls
     from enginehouse_client import EnginehouseError
     from shared.documents.models import check_collection_name
     from shared.errors import InvalidValue
@@ -111,9 +116,14 @@ def ingest(
         return
     if not paths and urls is None:
         raise CommandError("Name files or folders, or a file of URLs with --urls.")
-    files: list[InputFile] = [
-        *find_files(read_arguments(paths or (), whole_lines=True), include=include or (), exclude=exclude or (), prefix=prefix)
-    ]
+    server_urls, local = split_urls(read_arguments(paths or (), whole_lines=True))
+    if server_urls and prefix:
+        raise CommandError("--prefix is for files of this machine. The server names files that it fetches by their URLs.")
+    files: list[InputFile | ServerUrl] = [*server_urls]
+    buckets = [path for path in local if path.startswith(SCHEME)]
+    files += bucket_files(buckets, include=include or (), exclude=exclude or (), prefix=prefix)
+    local = [path for path in local if not path.startswith(SCHEME)]
+    files += find_files(local, include=include or (), exclude=exclude or (), prefix=prefix)
     if urls is not None:
         files += _url_files(urls, max_url_bytes, url_seconds, allow_network or (), prefix)
     if not files:
@@ -183,14 +193,25 @@ def _watch(
     again: bool,
     delete_removed: bool,
 ) -> None:
-    from cli.remote.ingest_watch import FolderWatch, WatchOptions
+    from cli.remote.bulk_ingest.folder_watch import WatchedFolder, WatchedSource
+    from cli.remote.bulk_ingest.s3_bucket import SCHEME, Bucket, BucketUnavailable
+    from cli.remote.ingest_watch import SourceWatch, WatchOptions
 
     if not watch:
         raise CommandError("--delete-removed needs --watch.")
-    if paths is None or len(paths) != 1 or not Path(paths[0]).is_dir():
-        raise CommandError("--watch needs exactly one folder.")
+    source: WatchedSource
+    if paths is not None and len(paths) == 1 and paths[0].startswith(SCHEME):
+        source = Bucket(paths[0], include=include, exclude=exclude, prefix=prefix)
+        try:
+            source.list_files()
+        except BucketUnavailable as error:
+            raise CommandError(str(error)) from None
+    elif paths is not None and len(paths) == 1 and Path(paths[0]).is_dir():
+        source = WatchedFolder(Path(paths[0]), include, exclude, prefix)
+    else:
+        raise CommandError("--watch needs exactly one folder, or s3://BUCKET/PREFIX.")
     options = WatchOptions(
-        folder=Path(paths[0]),
+        source=source,
         collection=collection,
         include=include,
         exclude=exclude,
@@ -201,12 +222,13 @@ def _watch(
         list_above=LIST_COLLECTION_ABOVE,
     )
     with context.client_with_retries(retries) as client:
-        FolderWatch(context, client, options).run()
+        SourceWatch(context, client, options).run()
 
 
 def _url_files(urls: Path, size: int, seconds: float, networks: Sequence[str], prefix: str) -> Sequence["InputFile"]:
-    from cli.remote.bulk_ingest.url_file import Downloader, DownloadLimits, url_files
+    from cli.remote.bulk_ingest.url_file import url_files
     from shared.webhooks.ssrf import AddressPolicy, parse_networks
+    from workers.io.url_download import Downloader, DownloadLimits
 
     try:
         allowed = parse_networks(",".join(networks))
@@ -214,7 +236,7 @@ def _url_files(urls: Path, size: int, seconds: float, networks: Sequence[str], p
         raise CommandError(f"--allow-network: {error}") from None
     policy = AddressPolicy(allowed, setting="--allow-network")
     lines = sys.stdin if str(urls) == "-" else urls.read_text(encoding="utf-8", errors="replace").splitlines()
-    return url_files(lines, Downloader(policy, DownloadLimits(size, seconds)), prefix=prefix)
+    return url_files(lines, Downloader(policy, DownloadLimits(size, seconds, "--max-url-bytes")), prefix=prefix)
 
 
 def _not_sent(count: int) -> str:

@@ -1,26 +1,25 @@
-"""The loop of ``enginehouse ingest --watch``: send what is new or changed in a folder until it is interrupted."""
+"""The loop of ``enginehouse ingest --watch``: send what is new or changed in a folder or bucket until it is interrupted."""
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Event
 from types import FrameType
 
 from cli.output import plural
-from cli.remote.bulk_ingest.file_discovery import SourceFile
 from cli.remote.bulk_ingest.folder_watch import (
     SETTLE_SECONDS,
     Changes,
     FolderState,
+    WatchedFile,
+    WatchedSource,
     find_changes,
     state_path,
-    wait_for_events,
 )
 from cli.remote.bulk_ingest.progress_display import ProgressDisplay
+from cli.remote.bulk_ingest.s3_bucket import BucketUnavailable
 from cli.remote.bulk_ingest.uploader import SERVER_UNREACHABLE, FileOutcome, Uploader
 from cli.remote.command import CommandContext
 from enginehouse_client import Client, EnginehouseError, Job, NotFound, UploadProgress
@@ -33,7 +32,7 @@ RETRY_SECONDS = 10.0
 class WatchOptions:
     """What to watch, and how to send it. ``list_above``: with more files, the collection is listed before they are sent."""
 
-    folder: Path
+    source: WatchedSource
     collection: str
     include: Sequence[str]
     exclude: Sequence[str]
@@ -44,7 +43,7 @@ class WatchOptions:
     list_above: int
 
 
-class FolderWatch:
+class SourceWatch:
     """One run of the command. Files replace the documents of their names."""
 
     def __init__(self, context: CommandContext, client: Client, options: WatchOptions) -> None:
@@ -54,7 +53,7 @@ class FolderWatch:
         identity = (
             context.address,
             options.collection,
-            options.folder.resolve(),
+            options.source.identity,
             options.prefix,
             options.include,
             options.exclude,
@@ -68,8 +67,8 @@ class FolderWatch:
         with _stop_on_sigterm(self._stop), suppress(KeyboardInterrupt):
             self._retry(self._compare_with_server)
             self._retry(self._send_changes)
-            self._context.out.print_note(f"Watching {self._options.folder}. Ctrl-C ends.")
-            for _ in wait_for_events(self._options.folder, self._stop):
+            self._context.out.print_note(f"Watching {self._options.source}. Ctrl-C ends.")
+            for _ in self._options.source.wait_for_changes(self._stop):
                 self._retry(self._send_changes)
         self._context.out.print_note("The watch has ended. The server finishes what it has received.")
 
@@ -78,7 +77,7 @@ class FolderWatch:
             try:
                 step()
                 return
-            except SERVER_UNREACHABLE as error:
+            except (*SERVER_UNREACHABLE, BucketUnavailable) as error:
                 self._context.out.print_note(f"{error} Trying again in {RETRY_SECONDS:g} s.")
                 self._stop.wait(RETRY_SECONDS)
 
@@ -90,15 +89,7 @@ class FolderWatch:
 
     def _send_changes(self) -> None:
         while not self._stop.is_set():
-            options = self._options
-            changes = find_changes(
-                self._state,
-                options.folder,
-                include=options.include,
-                exclude=options.exclude,
-                prefix=options.prefix,
-                now=time.time(),
-            )
+            changes = find_changes(self._state, self._options.source.list_files(), now=time.time())
             if changes.files:
                 self._upload(changes)
             self._remove(changes.removed)
@@ -107,7 +98,7 @@ class FolderWatch:
             self._stop.wait(SETTLE_SECONDS)
 
     def _upload(self, changes: Changes) -> None:
-        files = {file.name: (file, found) for file, found in changes.files}
+        files = {file.name: (file, version) for file, version in changes.files}
         batch = self._client.open_batch()
         self._context.out.print_note(f"Batch {batch.id} counts the jobs of {plural(len(files), 'file')}.")
         with ProgressDisplay(len(files)) as display:
@@ -146,9 +137,7 @@ class FolderWatch:
 class _StateRecorder:
     """Passes progress on, and records each file as soon as it has ended, before its outcome is printed."""
 
-    def __init__(
-        self, display: ProgressDisplay, state: FolderState, files: Mapping[str, tuple[SourceFile, os.stat_result]]
-    ) -> None:
+    def __init__(self, display: ProgressDisplay, state: FolderState, files: Mapping[str, WatchedFile]) -> None:
         self._display = display
         self._state = state
         self._files = files

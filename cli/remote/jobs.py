@@ -22,7 +22,19 @@ WaitTimeout = Annotated[
     float | None, typer.Option(min=0, help="Seconds to wait before giving up with exit status 6.", show_default="no limit")
 ]
 KindName = Literal[
-    "generate", "ingest", "unpack", "search", "delete", "reindex", "batch", "embed", "rerank", "tokenize", "draw", "request_batch"
+    "generate",
+    "ingest",
+    "unpack",
+    "search",
+    "delete",
+    "reindex",
+    "batch",
+    "embed",
+    "rerank",
+    "tokenize",
+    "draw",
+    "fetch",
+    "request_batch",
 ]
 StatusName = Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
 StatusFilter = Annotated[StatusName | None, typer.Option(help="Only jobs with this status.")]

@@ -48,6 +48,7 @@ from enginehouse_client.models import (
     Turn,
     UploadProgress,
     UploadReceipt,
+    UrlFetch,
     UsageReport,
     Webhook,
 )
@@ -104,6 +105,7 @@ __all__ = [
     "Unavailable",
     "UploadProgress",
     "UploadReceipt",
+    "UrlFetch",
     "UsageReport",
     "Webhook",
     "webhooks",

@@ -1,6 +1,6 @@
 """Operations on documents and collections; ``uploads`` adds documents."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -49,6 +49,32 @@ class DocumentCalls(JobCalls):
     def collection(self, name: str) -> Operation[Collection]:
         """Return one collection. Raises NotFound."""
         response = yield from self._call("GET", f"/collections/{_name(name)}")
+        return Collection.from_json(response.json())
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        embedding_model: str | None = None,
+        chunk_tokens: int | None = None,
+        chunk_overlap_tokens: int | None = None,
+        ocr_languages: Sequence[str] | None = None,
+    ) -> Operation[Collection]:
+        """Create a collection with settings of its own; an upload creates one with those of the server. Raises Conflict if it exists."""
+        options = {
+            "embedding_model": embedding_model,
+            "chunk_tokens": chunk_tokens,
+            "chunk_overlap_tokens": chunk_overlap_tokens,
+            "ocr_languages": None if ocr_languages is None else list(ocr_languages),
+        }
+        body = {"name": name, **{option: value for option, value in options.items() if value is not None}}
+        response = yield from self._call("POST", "/collections", json=body, repeatable=False)
+        return Collection.from_json(response.json())
+
+    def change_collection(self, name: str, settings: Mapping[str, int | Sequence[str] | None]) -> Operation[Collection]:
+        """Change ``chunk_tokens``, ``chunk_overlap_tokens`` or ``ocr_languages`` for documents that are ingested later; None stands for the
+        server's setting. Raises NotFound."""
+        response = yield from self._call("PATCH", f"/collections/{_name(name)}", json=dict(settings))
         return Collection.from_json(response.json())
 
     def delete_collection(self, name: str) -> Operation[None]:

@@ -195,7 +195,8 @@ class RequestBatch(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Document(Record):
-    """A document; ``reason`` is set if it is not, or only partly, searchable. ``job_id`` is the job that indexes it.
+    """A document; ``reason`` is set if it is not, or only partly, searchable. ``job_id`` is the job that indexes it. ``url`` is where the
+    server fetched it, if it did, and ``same_text_as`` the id of another document that had the same words when it became ready.
     ``version`` counts the documents with this name, and ``replaces`` is the id of the one whose place it takes, if there is one."""
 
     id: str
@@ -214,6 +215,8 @@ class Document(Record):
     updated_at: float
     version: int
     replaces: str | None
+    url: str | None
+    same_text_as: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,14 +249,26 @@ class Archive(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class UrlFetch(Record):
+    """A URL that the server fetches; ``job`` is the id of the job that does it, whose result names what it became."""
+
+    url: str
+    job: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Collection(Record):
-    """A collection; ``documents`` is their number."""
+    """A collection; ``documents`` is their number. ``chunk_tokens``, ``chunk_overlap_tokens`` and ``ocr_languages`` are None if they are
+    those of the server."""
 
     id: str
     name: str
     embedding_model: str
     created_at: float
     documents: int
+    chunk_tokens: int | None
+    chunk_overlap_tokens: int | None
+    ocr_languages: list[str] | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from enginehouse_client.models import (
     Rejection,
     UploadProgress,
     UploadReceipt,
+    UrlFetch,
 )
 from enginehouse_client.retry import send_with_retries
 
@@ -161,6 +162,75 @@ class UploadCalls(DocumentCalls):
         archives = [archive for receipt in receipts for archive in receipt.archives]
         receipt = UploadReceipt(collection, list(documents.values()), archives, batch, name_conflicts=conflicts)
         return (yield from self.wait_until_indexed(receipt, timeout=timeout, on_poll=counter.update_counts))
+
+    def send_urls(
+        self,
+        collection: str,
+        urls: Sequence[str],
+        *,
+        batch: str | Job | None = None,
+        replace: bool = True,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Operation[tuple[Job, list[UrlFetch]]]:
+        """Let the server fetch URLs into a collection, optionally counted by an open ``batch``, without waiting for them; returns the batch
+        and the job of each URL. Raises InvalidRequest for a URL that the server refuses, and Conflict (``batch_sealed``)."""
+        path = f"/collections/{quote(collection, safe='')}/documents"
+        if batch is not None:
+            path += f"?batch={quote(_id(batch), safe='')}"
+        fields = {"urls": list(urls), "replace": replace, **({"metadata": dict(metadata)} if metadata else {})}
+        body = (yield from self.submit(path, fields)).json()
+        return Job.from_json(body["batch"]), [UrlFetch.from_json(fetch) for fetch in body["fetches"]]
+
+    def ingest_urls(
+        self,
+        collection: str,
+        urls: Sequence[str],
+        *,
+        wait: bool = True,
+        replace: bool = True,
+        metadata: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Operation[Ingestion]:
+        """Let the server fetch pages and files, and wait until all are indexed. A page that it has fetched before is sent again only if it
+        has changed.
+
+        A URL that cannot be fetched or indexed is not an error; ``rejected`` lists it. Raises Timeout after ``timeout`` seconds.
+        """
+        deadline = None if timeout is None else self.retry_policy.clock() + timeout
+        batch, fetches = yield from self.send_urls(collection, urls, replace=replace, metadata=metadata)
+        if not wait:
+            return Ingestion([], batch.id, [])
+        documents: list[Document] = []
+        rejected: list[Rejection] = []
+        duplicates: list[Duplicate] = []
+        more = 0
+        for fetch in fetches:
+            found = yield from self.wait_until_fetched(fetch, deadline=deadline)
+            documents += found.documents
+            rejected += found.rejected
+            duplicates += found.duplicates
+            more += found.more_duplicates
+        unique = {document.id: document for document in documents}
+        return Ingestion(list(unique.values()), batch.id, rejected, duplicates, more)
+
+    def wait_until_fetched(
+        self, fetch: UrlFetch, *, deadline: float | None = None, on_poll: OnPoll | None = None
+    ) -> Operation[Ingestion]:
+        """Wait until what a URL became is indexed: a document, or the first thousand members of an archive. ``deadline`` is a time of the
+        retry policy's clock; raises Timeout after it."""
+        job = yield from self.wait(fetch.job, timeout=self._remaining(deadline), every=POLL_SECONDS, on_poll=on_poll)
+        batch, result = job.batch or "", job.result
+        if job.status != "completed" or result is None:
+            return Ingestion([], batch, [_rejection(fetch.url, None, job)])
+        if result["status"] == "name_taken":
+            reason = f"the collection has another file of this name, {result['document_id']}"
+            return Ingestion([], batch, [Rejection(None, "name_taken", reason, fetch.url)])
+        archives = [Archive(raw={}, name=fetch.url, job=result["job"])] if result["status"] == "archive" else []
+        documents = yield from self._fetch_documents([result["document_id"]] if result["document_id"] else [])
+        receipt = UploadReceipt("", documents, archives, job, joined=True)
+        found = yield from self.wait_until_indexed(receipt, timeout=self._remaining(deadline), on_poll=on_poll)
+        indexed = yield from self._fetch_documents([document.id for document in found.documents])
+        return Ingestion(indexed, batch, found.rejected, found.duplicates, found.more_duplicates)
 
     def wait_until_indexed(
         self, receipt: UploadReceipt, *, timeout: float | None = None, on_poll: OnPoll | None = None

@@ -5,7 +5,7 @@ it, the document has to be indexed again.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
@@ -35,7 +35,9 @@ class Description:
     created_at: int
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     file_id: str = ""
+    url: str = ""
     title: str = ""
+    ocr_languages: Sequence[str] = ()
 
     @classmethod
     def of_upload(
@@ -50,6 +52,7 @@ class Description:
         metadata: Mapping[str, Scalar],
         version: int = 1,
         file_id: str = "",
+        url: str = "",
     ) -> Self:
         return cls(
             owner=collection.owner,
@@ -67,7 +70,9 @@ class Description:
             created_at=created_at,
             metadata=dict(metadata),
             file_id=file_id,
+            url=url,
             title=collection.title,
+            ocr_languages=list(collection.ocr_languages),
         )
 
 

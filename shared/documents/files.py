@@ -23,6 +23,7 @@ FileName = Literal[
     "document.json",
     "pages.jsonl",
     "ocr.jsonl",
+    "ocr-boxes.jsonl",
     "chunks.jsonl",
     "embedded.json",
     "indexed.json",

@@ -9,6 +9,7 @@ Only the password key and the last one have a time to live; documents are kept u
     eh:collection:<id>:deleted       set   ids of those documents that are hidden until they are deleted or restored
     eh:collection:<id>:files         hash  file of /v1/files -> id of the document made from it
     eh:collection:<id>:sha256        hash  SHA-256 of the bytes -> id of the document with these bytes
+    eh:collection:<id>:texts         hash  SHA-256 of the words -> id of the first ready document with this text
     eh:collection:<id>:latest        hash  name -> id of the newest document with this name
     eh:collection:<id>:current       hash  name -> id of the ready document with this name
     eh:document:<id>:password        string  see ``passwords``; has a time to live

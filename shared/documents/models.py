@@ -69,7 +69,7 @@ class Collection:
     """A set of documents of one owner that are searched together. ``created_at`` is in Unix milliseconds.
 
     ``index`` is the index that serves searches; ``next_index`` is the one that ``reindex_job`` is building. ``embedding_revision``
-    is empty until the first vectors are stored. Settings that are None default to the server's settings.
+    is empty until the first vectors are stored. Settings that are None or empty default to the server's settings.
 
     ``title``, ``description``, ``metadata`` and ``expires_days`` are those of the vector store that the collection is in ``/v1``. It expires
     that many days after ``last_active_at``, its last use.
@@ -83,6 +83,7 @@ class Collection:
     embedding_revision: str = ""
     chunk_tokens: int | None = None
     chunk_overlap_tokens: int | None = None
+    ocr_languages: Sequence[str] = ()
     index: str = ""
     next_index: str = ""
     reindex_job: str = ""
@@ -103,6 +104,7 @@ class Collection:
             embedding_revision=fields.get("embedding_revision", ""),
             chunk_tokens=_number(fields.get("chunk_tokens")),
             chunk_overlap_tokens=_number(fields.get("chunk_overlap_tokens")),
+            ocr_languages=fields["ocr_languages"].split(",") if fields.get("ocr_languages") else (),
             index=fields.get("index") or fields["id"],
             next_index=fields.get("next_index", ""),
             reindex_job=fields.get("reindex_job", ""),
@@ -130,6 +132,7 @@ class Collection:
             "embedding_revision": self.embedding_revision or None,
             "chunk_tokens": self.chunk_tokens,
             "chunk_overlap_tokens": self.chunk_overlap_tokens,
+            "ocr_languages": list(self.ocr_languages) or None,
             "reindex_job": self.reindex_job or None,
             "created_at": self.created_at / 1000,
         }
@@ -148,7 +151,9 @@ class Document:
     """One uploaded file. Sizes are in bytes, times in Unix milliseconds.
 
     ``name`` is the client's file name, which is never used as a path. ``file_id`` is the file of ``/v1/files`` that it is made from, or "". ``version`` counts the documents with this name in the
-    collection, from 1. ``replaces`` is the id of the ready document that this one replaced, or replaces once it is ready, or "".
+    collection, from 1. ``replaces`` is the id of the ready document that this one replaced, or replaces once it is ready, or "". ``url`` is
+    where the server fetched it, or ""; ``etag`` and ``last_modified`` are what the other server said about this version. ``same_text_as``
+    is the id of a document that had the same words when this one became ready, or "".
     """
 
     id: str
@@ -171,6 +176,10 @@ class Document:
     version: int = 1
     replaces: str = ""
     file_id: str = ""
+    url: str = ""
+    etag: str = ""
+    last_modified: str = ""
+    same_text_as: str = ""
     problems: Sequence[Problem] = ()
 
     @classmethod
@@ -196,6 +205,10 @@ class Document:
             version=int(fields.get("version", 1)),
             replaces=fields.get("replaces", ""),
             file_id=fields.get("file_id", ""),
+            url=fields.get("url", ""),
+            etag=fields.get("etag", ""),
+            last_modified=fields.get("last_modified", ""),
+            same_text_as=fields.get("same_text_as", ""),
             problems=[Problem(**problem) for problem in json.loads(fields.get("problems") or "[]")],
         )
 
@@ -210,6 +223,8 @@ class Document:
             "replaces": self.replaces if self.replaces and self.status not in UNREADABLE else None,
             "size": self.size,
             "sha256": self.sha256,
+            "same_text_as": self.same_text_as or None,
+            "url": self.url or None,
             "media_type": self.media_type,
             "status": self.status,
             "reason": self.reason or None,

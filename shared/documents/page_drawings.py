@@ -45,6 +45,19 @@ def read_page_text(files: DocumentFiles, document_id: str, page: int) -> str | N
     return None
 
 
+def read_ocr_lines(files: DocumentFiles, document_id: str, page: int) -> list[list[int]]:
+    """[start, end, left, top, right, bottom] of the lines of a page that OCR read: characters of its stored text, and the place in units of
+    ``page_boxes.SCALE``."""
+    try:
+        with files.path(document_id, "ocr-boxes.jsonl").open("rb") as entries:
+            for entry in map(json.loads, entries):
+                if entry["page"] == page:
+                    return list(entry["lines"])
+    except FileNotFoundError:
+        pass
+    return []
+
+
 class PageDrawings:
     """What was drawn of the pages of one document."""
 

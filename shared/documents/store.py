@@ -222,6 +222,9 @@ class Documents:
         replace: bool = True,
         folder: str = "",
         file_id: str = "",
+        url: str = "",
+        etag: str = "",
+        last_modified: str = "",
     ) -> tuple[Document, bool]:
         """Register an uploaded file; return its document, and True if it is new.
 
@@ -230,7 +233,8 @@ class Documents:
         submits the job, the next upload of these bytes gets a document whose job does not exist, and submits that job. Different
         bytes with the name of an earlier document become its next version, if ``replace``; ``replaces`` names that document. The
         description is written first, into the document's folder or the one called ``folder``. With ``file_id``, the document of this file of
-        ``/v1/files`` is meant instead, and other documents may have the same bytes. Raises NotFound if the collection was deleted, NameTaken and QuotaExceeded.
+        ``/v1/files`` is meant instead, and other documents may have the same bytes. ``url`` is where the server fetched it, with what the
+        other server said about this version. Raises NotFound if the collection was deleted, NameTaken and QuotaExceeded.
         """
         record: dict[str, str | int] = {
             "owner": collection.owner,
@@ -240,6 +244,7 @@ class Documents:
             "media_type": media_type,
             "job_id": job_id,
             "metadata": json.dumps(dict(metadata or {}), ensure_ascii=False),
+            **({"url": url, "etag": etag, "last_modified": last_modified} if url else {}),
         }
         description = Description.of_upload(
             collection,
@@ -250,6 +255,7 @@ class Documents:
             created_at=time.time_ns() // 1_000_000,
             metadata=metadata or {},
             file_id=file_id,
+            url=url,
         )
         write_description(self._files, folder or document_id, description)
         outcome, *values = self._scripts.register(
@@ -282,6 +288,7 @@ class Documents:
             "index": state.index if state else description.collection_id,
             "embedding_revision": state.embedding_revision if state else "",
             "title": description.title,
+            "ocr_languages": ",".join(description.ocr_languages),
             **_fields(
                 {
                     "chunk_tokens": (state or description).chunk_tokens,
@@ -327,6 +334,7 @@ class Documents:
             "job_id": job_id,
             "created_at": description.created_at,
             "metadata": json.dumps(dict(description.metadata), ensure_ascii=False),
+            **({"url": description.url} if description.url else {}),
         }
         outcome, other = self._scripts.recover_document(
             id=document_id,
@@ -383,6 +391,17 @@ class Documents:
             matches=matches,
             ascending=ascending,
         )
+
+    def find_current(self, collection_id: str, name: str) -> Document | None:
+        """The document that searches find under this name, or None."""
+        document_id = self._redis.hget(f"{keys.collection(collection_id)}:current", name)
+        found = self.read_documents([document_id]) if document_id else []
+        return found[0] if found and found[0].status == "ready" else None
+
+    def note_validators(self, document_id: str, etag: str, last_modified: str) -> None:
+        """Note what the server that has a document's file said about its version."""
+        changes = {"etag": etag, "last_modified": last_modified}
+        self._scripts.update_if_exists(record=f"document:{document_id}", changes=changes)
 
     def set_metadata(self, document_id: str, metadata: Mapping[str, Scalar]) -> None:
         """Replace the metadata in a document's record."""
@@ -486,9 +505,11 @@ class Documents:
         problems: Sequence[Problem] = (),
         pages: int | None = None,
         chunks: int | None = None,
+        text_sha256: str = "",
     ) -> DocumentUpdateResult:
         """Record the final status of a document. When it becomes ``ready``, it can be searched, and the previous ready document
-        with its name no longer can; ``replaces`` then names that document."""
+        with its name no longer can; ``replaces`` then names that document, and ``same_text_as`` another one with the same
+        ``text_sha256``."""
         changes: dict[str, str | int] = {
             "status": status,
             "reason": reason,
@@ -500,6 +521,8 @@ class Documents:
             changes["chunks"] = chunks
         if status != "ready":
             return self._advance(document_id, job_id, attempt, changes)
+        if text_sha256:
+            changes["text_sha256"] = text_sha256
         collection_id = self._redis.hget(keys.document(document_id), "collection_id") or ""
         result = self._scripts.make_ready(id=document_id, collection=collection_id, job=job_id, attempt=attempt, changes=changes)
         return cast(DocumentUpdateResult, result)

@@ -4,6 +4,7 @@ IO_QUEUE = "io"
 CPU_QUEUE = "cpu"
 PAGE_QUEUE = "pages"
 REQUEST_BATCH_QUEUE = "batches"
+FETCH_QUEUE = "fetches"
 
 
 def generation_queue(model: str) -> str:

@@ -1,4 +1,4 @@
-"""SSRF protection: which addresses webhooks may call, so that clients cannot make this server call internal services.
+"""SSRF protection: which addresses webhooks and downloads may call, so that clients cannot make this server call internal services.
 
 URLs are parsed strictly, and every address that the host name resolves to is checked. Callers must connect to a checked
 address: resolving the name again would allow DNS rebinding.
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -65,6 +65,15 @@ class Target:
     def authority(self) -> str:
         """Host and port. Deliveries to the same authority share one limit."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def file_name(self) -> str:
+        """The name of a file that is fetched from here: the URL without its scheme, and without a port that goes without saying."""
+        parts = urlsplit(self.path)
+        path = unquote(parts.path, errors="replace")
+        path = path + "index.html" if path.endswith("/") else path
+        host = self.authority if self.port != (443 if self.secure else 80) else self.host
+        return f"{host}{path}{f'?{parts.query}' if parts.query else ''}"
 
 
 def parse(url: str) -> Target:
@@ -127,6 +136,11 @@ class AddressPolicy:
             return
         if not _is_public(inner):
             raise AddressRefused(f"resolves to {parsed}, which is not a public address; {self._setting} can allow other ranges")
+
+    def check_literal(self, target: Target) -> None:
+        """Raise AddressRefused if a target names an address, without a resolver, that must not be called."""
+        for address in _literal(target.host):
+            self.check(address)
 
     def addresses(self, target: Target, seconds: float = 5.0) -> list[str]:
         """Resolve a target and check all its addresses. Connect to one of them without resolving the name again.

@@ -1,5 +1,6 @@
 """Helpers that run the command against a test stack."""
 
+import json
 import os
 import pty
 import signal
@@ -27,6 +28,13 @@ def run(stack: Stack, *arguments: str | Path, given: str = "", **environment: st
         timeout=240,
         check=False,
     )
+
+
+def ends(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, bool]]:
+    """The status of each file that ``ingest --json`` has reported, and whether the server had it already."""
+    outcomes = [json.loads(end) for end in done.stdout.splitlines()]
+    assert len({end["file"] for end in outcomes}) == len(outcomes)
+    return {end["file"]: (end["status"], end["duplicate"]) for end in outcomes}
 
 
 def start(*arguments: str | Path, errors: int | None = subprocess.PIPE, state: Path | None = None) -> subprocess.Popen[str]:

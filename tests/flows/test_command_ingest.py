@@ -13,7 +13,7 @@ import pytest
 
 from testing.stack import Stack
 from testing.waiting import wait_until
-from tests.flows.command import run, run_on_terminal, start
+from tests.flows.command import ends, run, run_on_terminal, start
 from tests.odd_files import packed_zip
 
 # So many that a test can interrupt a command before it has sent all of them.
@@ -30,12 +30,6 @@ def folder(tmp_path: Path) -> Path:
     (folder / "deep" / "broken.pdf").write_bytes(b"%PDF-1.7\nnothing more")
     (folder / "empty.txt").write_text("")
     return folder
-
-
-def ends(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, bool]]:
-    outcomes = [json.loads(end) for end in done.stdout.splitlines()]
-    assert len({end["file"] for end in outcomes}) == len(outcomes)
-    return {end["file"]: (end["status"], end["duplicate"]) for end in outcomes}
 
 
 def batch_of(said: str) -> str:
@@ -397,6 +391,7 @@ def test_files_are_fetched_from_urls(stack: Stack, tmp_path: Path) -> None:
     finally:
         server.kill()
         server.communicate()
-    assert ends(done) == {"127.0.0.1/boats.html": ("ready", False), "127.0.0.1/missing.html": ("not_sent", False)}
+    host = f"127.0.0.1:{found[1]}"
+    assert ends(done) == {f"{host}/boats.html": ("ready", False), f"{host}/missing.html": ("not_sent", False)}
     assert done.returncode == 3
     assert "status 404" in done.stderr

@@ -11,11 +11,16 @@ from pypdf import PdfWriter
 from cli.local.pdf_writer import write_pdfs
 from shared.documents.media_types import PDF
 from shared.documents.page_boxes import Line, join_lines
+from shared.documents.page_drawings import read_ocr_lines
 from shared.errors import JobFailure
 from testing.repository import REPOSITORY
 from tests.odd_files import locked_pdf, many_pages, raw_pdf
+from tests.scans import ScannedDocument, draw_text, encode
+from workers.cpu.ocr.layout import Line as OcrLine
+from workers.cpu.ocr.layout import find_lines
 from workers.cpu.pages.draw_child import MARK, MAX_PIXELS
 from workers.cpu.pages.drawing import DrawnPage, PageRequest, draw_page
+from workers.cpu.pages.positions import add_line_boxes
 from workers.cpu.parsing.parser import Limits, read_pages
 from workers.cpu.sandbox.child_process import ChildProcesses
 
@@ -223,3 +228,57 @@ def test_a_ligature_has_the_box_of_its_letters(tmp_path: Path) -> None:
     [line] = lines_of(drawn, text, 0, len(text))
     assert len(drawn.boxes) == sum(not character.isspace() for character in text)
     assert_box_covers_ink(line, picture_of(drawn))
+
+
+@pytest.mark.parametrize("turn", [0, 90])
+def test_lines_of_a_scan_are_marked_where_they_are(tmp_path: Path, turn: int) -> None:
+    words = "Close the main valve first.", "Then drain the boiler."
+    scan = draw_text(*words, width=620, height=400).rotate(turn, expand=True)
+    document = ScannedDocument(tmp_path, encode(scan, "PDF", resolution=150))
+    [page] = document.read()
+    assert page.text == "\n".join(words)
+    lines = read_ocr_lines(document.files, document.id, 1)
+    request = PageRequest(page=1, text=page.text, width=800, start=0, end=len(words[0]), lines=lines)
+    drawn = draw_page(document.original, request, memory_bytes=MEMORY, children=ChildProcesses())
+    [first] = lines_of(drawn, page.text, 0, len(words[0]))
+    [second] = lines_of(drawn, page.text, len(words[0]) + 1, len(page.text))
+    assert (second.left - first.left if turn else second.top - first.top) > 50_000, (
+        "below the first one, as the picture was turned"
+    )
+    plain = PageRequest(page=1, text=page.text, width=800)
+    unmarked = picture_of(draw_page(document.original, plain, memory_bytes=MEMORY, children=ChildProcesses()))
+    changed = (
+        ImageChops.difference(picture_of(drawn), unmarked).convert("L").point(lambda value: 255 if value > 20 else 0).getbbox()
+    )
+    place = pixels(first, unmarked)
+    assert changed is not None
+    assert all(abs(is_changed - edge) <= 2 for is_changed, edge in zip(changed, place, strict=True)), (
+        "the line is marked, and no more"
+    )
+    ink = ImageChops.invert(unmarked.convert("L"))
+    for line in (first, second):
+        ink.paste(0, pixels(line, ink))
+    assert ink.point(lambda value: 255 if value > 128 else 0).getbbox() is None, "all ink is inside the boxes"
+
+
+def pixels(line: Line, picture: Image.Image) -> tuple[int, int, int, int]:
+    across, down = picture.width / 1_000_000, picture.height / 1_000_000
+    return int(line.left * across), int(line.top * down), -int(-line.right * across), -int(-line.bottom * down)
+
+
+def test_a_part_of_a_line_of_a_scan_is_marked_in_proportion() -> None:
+    boxes = add_line_boxes([], [[2, 12, 100_000, 200_000, 600_000, 240_000]], 12, aspect=0.7)
+    assert boxes[0] == (2, (100_000, 200_000, 150_000, 240_000))
+    assert boxes[-1] == (11, (550_000, 200_000, 600_000, 240_000))
+    upright = add_line_boxes([(0, (1, 2, 3, 4))], [[0, 3, 100_000, 0, 140_000, 900_000]], 3, aspect=0.7)
+    assert upright == [(0, (1, 2, 3, 4)), *((offset, (100_000, 0, 140_000, 900_000)) for offset in (1, 2))]
+
+
+def test_lines_are_found_in_the_text_that_was_composed_of_them() -> None:
+    lines = [OcrLine(text, 1.0, 0, 0, 1, 1) for text in ("The boil-", "er is hot.", "lost", "Drain it.")]
+    text = "The boiler is hot.\n\nDrain it."
+    assert [(text[start:end], line.text) for start, end, line in find_lines(text, lines)] == [
+        ("The boil", "The boil-"),
+        ("er is hot.", "er is hot."),
+        ("Drain it.", "Drain it."),
+    ]

@@ -364,3 +364,13 @@ def test_a_form_without_a_length_leaves_the_reserve_of_the_temporary_disk(
         usage = shutil.disk_usage(folder)
         assert usage.free == usage.total
     assert not any(settings.documents_dir.glob("*"))
+
+
+def test_the_ocr_languages_of_a_collection_are_checked_and_can_be_reset(client: FlaskClient) -> None:
+    created = client.post("/collections", json={"name": "letters", "ocr_languages": ["deu", "fra", "deu"]})
+    assert (created.status_code, created.get_json()["ocr_languages"]) == (201, ["deu", "fra"])
+    assert client.patch("/collections/letters", json={"chunk_tokens": 100}).get_json()["ocr_languages"] == ["deu", "fra"]
+    for languages, reason in ((["rus"], "rapidocr cannot read rus"), (["../etc"], "not a language such as"), ([], "at least 1")):
+        refused = client.patch("/collections/letters", json={"ocr_languages": languages})
+        assert (refused.status_code, error(refused)["param"], reason in error(refused)["message"]) == (422, "ocr_languages", True)
+    assert client.patch("/collections/letters", json={"ocr_languages": None}).get_json()["ocr_languages"] is None

@@ -70,7 +70,7 @@ def test_pictures_of_all_modes_become_dark_text_on_white(tmp_path: Path, mode: s
     path = tmp_path / "picture"
     path.write_bytes(encode(picture, "TIFF" if mode != "P" else "GIF"))
     media_type = "image/tiff" if mode != "P" else "image/gif"
-    [image] = FilePictures(str(path), media_type, 10**6).whole_page(1)
+    [(image, *_)] = FilePictures(str(path), media_type, 10**6).whole_page(1)
     assert (image.shape, str(image.dtype)) == ((110, 320, 3), "uint8")
     assert image.mean() > 200
     assert image.min() < 60
@@ -79,10 +79,10 @@ def test_pictures_of_all_modes_become_dark_text_on_white(tmp_path: Path, mode: s
 def test_a_large_picture_is_reduced_and_a_tall_one_is_cut_between_lines(tmp_path: Path) -> None:
     path = tmp_path / "picture"
     path.write_bytes(encode(draw_text(width=9000, height=3000).convert("L"), "PNG"))
-    [image] = FilePictures(str(path), "image/png", 10**8).whole_page(1)
+    [(image, *_)] = FilePictures(str(path), "image/png", 10**8).whole_page(1)
     assert image.shape == (1133, 3400, 3)
     path.write_bytes(encode(draw_text(*["A line of a receipt."] * 60, width=500, height=3200), "PNG"))
-    pieces = list(FilePictures(str(path), "image/png", 10**8).whole_page(1))
+    pieces = [part.image for part in FilePictures(str(path), "image/png", 10**8).whole_page(1)]
     assert sum(len(piece) for piece in pieces) == 3200
     assert len(pieces) == 4
     assert all((piece[0] == 255).all() for piece in pieces)

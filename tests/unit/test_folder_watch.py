@@ -6,8 +6,7 @@ from threading import Event, Timer
 
 import pytest
 
-from cli.remote.bulk_ingest.file_discovery import SourceFile
-from cli.remote.bulk_ingest.folder_watch import Changes, FolderState, find_changes, state_path, wait_for_events
+from cli.remote.bulk_ingest.folder_watch import Changes, FolderState, WatchedFolder, find_changes, state_path, wait_for_events
 from cli.remote.bulk_ingest.uploader import FileOutcome
 
 LATER = 10_000_000_000.0
@@ -23,12 +22,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def changes(state: FolderState, folder: Path, now: float = LATER) -> Changes:
-    return find_changes(state, folder, include=(), exclude=(), prefix="", now=now)
+    return find_changes(state, WatchedFolder(folder).list_files(), now=now)
 
 
 def record(state: FolderState, folder: Path, name: str, document: str | None, status: str = "ready") -> None:
-    file = SourceFile(name, folder / name)
-    state.record(file, file.path.stat(), [FileOutcome(name, status, "", document)])
+    [(file, version)] = [found for found in WatchedFolder(folder).list_files() if found[0].name == name]
+    state.record(file, version, [FileOutcome(name, status, "", document)])
 
 
 def names(found: Changes) -> list[str]:

@@ -60,6 +60,7 @@ RESULTS: dict[str, Any] = {
     },
     "embed": {"vectors": "AACAPw==", "dimension": 1, "tokens": 2},
     "tokenize": {"tokens": [104], "token_strs": ["h"], "max_model_len": 8192},
+    "fetch": {"url": "https://example.org/a", "status": "fetched", "document_id": "doc_1", "job": JOB_ID, "bytes": 7},
     "draw": {"page": 2, "width": 595.28, "height": 841.89, "bytes": 48211},
     "batch": COUNTS,
     "request_batch": {

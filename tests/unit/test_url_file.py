@@ -4,13 +4,13 @@ import http.server
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from cli.errors import CommandError
-from cli.remote.bulk_ingest.url_file import Downloader, DownloadFailed, DownloadLimits, url_files
+from cli.remote.bulk_ingest.url_file import UrlFile, url_files
 from shared.webhooks.ssrf import AddressPolicy, parse_networks
+from workers.io.url_download import Downloader, DownloadFailed, DownloadLimits
 
 LOOPBACK = parse_networks("127.0.0.0/8")
 
@@ -68,15 +68,20 @@ def server() -> Iterator[str]:
     served.server_close()
 
 
+def fetch(downloader: Downloader, url: str) -> bytes:
+    with UrlFile("name", url, downloader).local() as copy:
+        return copy.read_bytes()
+
+
 def downloader(*, size: int = 1000, seconds: float = 20, allowed: bool = True) -> Downloader:
     policy = AddressPolicy(LOOPBACK if allowed else (), setting="--allow-network")
-    return Downloader(policy, DownloadLimits(size, seconds))
+    return Downloader(policy, DownloadLimits(size, seconds, "--max-url-bytes"))
 
 
 @pytest.mark.parametrize("path", ["/text", "/moved"])
 def test_a_file_is_fetched_and_its_copy_deleted(server: str, path: str) -> None:
     [file] = url_files([server + path], downloader())
-    assert file.name == f"127.0.0.1{path}"
+    assert file.name == server.removeprefix("http://") + path
     with file.local() as copy:
         assert copy.read_bytes() == b"Boats sail at noon."
     assert not copy.parent.exists()
@@ -93,27 +98,26 @@ def test_a_file_is_fetched_and_its_copy_deleted(server: str, path: str) -> None:
         ("/short", "broke off after 4 of 100 bytes"),
     ],
 )
-def test_what_cannot_be_fetched_says_why(server: str, tmp_path: Path, path: str, reason: str) -> None:
+def test_what_cannot_be_fetched_says_why(server: str, path: str, reason: str) -> None:
     with pytest.raises(DownloadFailed) as failure:
-        downloader().download(server + path, tmp_path / "target")
+        fetch(downloader(), server + path)
     assert reason in str(failure.value)
 
 
-def test_private_addresses_are_refused_unless_they_are_allowed(server: str, tmp_path: Path) -> None:
+def test_private_addresses_are_refused_unless_they_are_allowed(server: str) -> None:
     for url in (server + "/text", "http://localhost/", "http://[::1]/", "http://169.254.169.254/latest/meta-data"):
         with pytest.raises(DownloadFailed) as failure:
-            downloader(allowed=False).download(url, tmp_path / "target")
+            fetch(downloader(allowed=False), url)
         assert "not a public address" in str(failure.value)
-    assert not (tmp_path / "target").exists()
 
 
-def test_size_and_time_are_limited(server: str, tmp_path: Path) -> None:
+def test_size_and_time_are_limited(server: str) -> None:
     with pytest.raises(DownloadFailed) as failure:
-        downloader(size=5).download(server + "/text", tmp_path / "target")
+        fetch(downloader(size=5), server + "/text")
     assert "more than 5 bytes" in str(failure.value)
     started = time.monotonic()
     with pytest.raises(DownloadFailed) as failure:
-        downloader(seconds=0.3).download(server + "/slow", tmp_path / "target")
+        fetch(downloader(seconds=0.3), server + "/slow")
     assert "longer than 0.3 s" in str(failure.value)
     assert time.monotonic() - started < 4
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from shared.documents.descriptions import remove_description
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import UNSUPPORTED
-from shared.documents.models import Document, Problem, Status
+from shared.documents.models import Document, Status
 from shared.documents.store import Documents, DocumentUpdateResult
 from shared.errors import DocumentRejected, EmbeddingModelMismatch, IndexUnavailable, NotFound
 from shared.jobs.models import Job
@@ -121,7 +121,7 @@ class _Ingestion:
             # the document is ready.
             while (latest := self._indexer()).index != indexer.index:
                 chunks = self._index(indexer := latest)
-            self._require_current(self._finish("ready", summary.reason, summary.pages, chunks, summary.problems))
+            self._require_current(self._finish_ready(summary, chunks))
             indexer.forget_progress(self._document.id)
             replaced = self.remove_replaced()
             chunks = self.ensure_in_current_index(chunks)
@@ -264,7 +264,7 @@ class _Ingestion:
             self._document.media_type,
             OcrSettings(
                 engine=settings.ocr_engine,
-                languages=settings.ocr_language_list,
+                languages=self._ocr_languages(),
                 images=settings.ocr_images,
                 limits=OcrLimits(
                     page_seconds=settings.ocr_page_seconds,
@@ -282,6 +282,14 @@ class _Ingestion:
             on_progress=on_progress,
             on_page=self._turn.give_way,
         ).read_missing()
+
+    def _ocr_languages(self) -> Sequence[str]:
+        """Those of the collection, or else of the server."""
+        try:
+            collection = self._documents.collection_by_id(self._document.collection_id)
+        except NotFound:
+            self._raise_deleted()
+        return collection.ocr_languages or self._settings.ocr_language_list
 
     @contextmanager
     def _step(self, status: Status) -> Iterator[None]:
@@ -308,23 +316,22 @@ class _Ingestion:
             self._documents.set_stage(self._document.id, job.id, job.attempt, status, pages=pages, pages_done=pages_done)
         )
 
-    def _finish(
-        self,
-        status: Status,
-        reason: str,
-        pages: int | None = None,
-        chunks: int | None = None,
-        problems: Sequence[Problem] = (),
-    ) -> DocumentUpdateResult:
+    def _finish(self, status: Status, reason: str) -> DocumentUpdateResult:
+        job = self._attempt.job
+        return self._documents.finish(self._document.id, job.id, job.attempt, status, reason=reason)
+
+    def _finish_ready(self, summary: PageSummary, chunks: int) -> DocumentUpdateResult:
+        job = self._attempt.job
         return self._documents.finish(
             self._document.id,
-            self._attempt.job.id,
-            self._attempt.job.attempt,
-            status,
-            reason=reason,
-            problems=problems,
-            pages=pages,
+            job.id,
+            job.attempt,
+            "ready",
+            reason=summary.reason,
+            problems=summary.problems,
+            pages=summary.pages,
             chunks=chunks,
+            text_sha256=summary.text_sha256,
         )
 
     def _require_current(self, result: DocumentUpdateResult) -> None:

@@ -12,7 +12,7 @@ from shared.disk_space import DiskSpace
 from shared.documents.store import Documents
 from shared.jobs.celery_broker import CeleryBroker
 from shared.jobs.model_assignments import ModelAssignments
-from shared.jobs.queue_names import IO_QUEUE, REQUEST_BATCH_QUEUE
+from shared.jobs.queue_names import FETCH_QUEUE, IO_QUEUE, REQUEST_BATCH_QUEUE
 from shared.jobs.servable_models import ServableModels
 from shared.jobs.submission import JobSubmitter
 from shared.jobs.transitions import JobTransitions
@@ -27,11 +27,12 @@ from workers.index.search_index import SearchIndex
 from workers.io.collection_expiry import CollectionExpiry
 from workers.io.document_deletion import DocumentDeletion
 from workers.io.file_maintenance import FileMaintenance
-from workers.io.handlers import io_handlers
+from workers.io.handlers import io_handlers, raise_if_dropped
 from workers.io.index_monitor import IndexMonitor
 from workers.io.request_batches.runner import BatchServices, run_request_batch
+from workers.io.url_fetch import FetchServices, fetch
 from workers.io.webhooks.dispatcher import WebhookDispatcher
-from workers.runtime.attempt import Handler
+from workers.runtime.attempt import CheckedHandler, Handler
 from workers.runtime.celery_worker import CeleryWorker, Pool
 from workers.runtime.host_locks import HostLocks
 from workers.runtime.maintenance import MaintenanceService
@@ -46,9 +47,14 @@ def build_handlers() -> Mapping[str, Handler]:
     embedders = Embedders(load_catalogue(settings.models_file), threads=1, device=settings.embedding_device)
     client = connect(settings.redis_url, retries=STEADY_RETRIES)
     services = batch_services(client)
+    fetch_services = FetchServices.connect(client, settings)
     return {
         **io_handlers(client, settings, embedders),
         REQUEST_BATCH: lambda attempt: run_request_batch(attempt, services),
+        "fetch": CheckedHandler(
+            handle=lambda attempt: fetch(attempt, fetch_services),
+            check_subject=lambda attempt: raise_if_dropped(fetch_services.documents, attempt.spec["collection_id"]),
+        ),
     }
 
 
@@ -99,7 +105,7 @@ worker = CeleryWorker(
     Pool(
         name="io",
         queues=(IO_QUEUE,),
-        side_queues={REQUEST_BATCH_QUEUE: settings.batch_runners},
+        side_queues={REQUEST_BATCH_QUEUE: settings.batch_runners, FETCH_QUEUE: settings.url_fetchers},
         slots=settings.io_workers,
         prefork=False,
         build_handlers=build_handlers,

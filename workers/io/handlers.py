@@ -61,10 +61,10 @@ def io_handlers(client: redis.Redis, settings: Settings, embedders: Embedders) -
 
     return {
         "search": CheckedHandler(
-            handle=search_job, check_subject=lambda attempt: _raise_if_dropped(documents, attempt.spec["collection_id"])
+            handle=search_job, check_subject=lambda attempt: raise_if_dropped(documents, attempt.spec["collection_id"])
         ),
         "generate": CheckedHandler(
-            handle=retrieve, check_subject=lambda attempt: _raise_if_dropped(documents, *collections_of(attempt.spec))
+            handle=retrieve, check_subject=lambda attempt: raise_if_dropped(documents, *collections_of(attempt.spec))
         ),
         "delete": lambda attempt: delete(attempt, documents, settings, search_index),
         "embed": lambda attempt: embed(attempt, embedders),
@@ -72,7 +72,7 @@ def io_handlers(client: redis.Redis, settings: Settings, embedders: Embedders) -
     }
 
 
-def _raise_if_dropped(documents: Documents, *collection_ids: str) -> None:
+def raise_if_dropped(documents: Documents, *collection_ids: str) -> None:
     """Raise NotFound if one of the collections was deleted."""
     for collection_id in collection_ids:
         documents.collection_by_id(collection_id)

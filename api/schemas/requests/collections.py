@@ -14,11 +14,22 @@ ChunkTokens = Annotated[
 ChunkOverlapTokens = Annotated[int, Field(ge=0, le=4096, description="at most half of chunk_tokens")]
 
 
-class CollectionChanges(RequestModel):
+OcrLanguage = Annotated[str, StringConstraints(min_length=1, max_length=40)]
+
+
+class ChunkChanges(RequestModel):
     """Omitted fields keep their value; null resets a field to the server's setting."""
 
     chunk_tokens: ChunkTokens | None = None
     chunk_overlap_tokens: ChunkOverlapTokens | None = None
+
+
+class CollectionChanges(ChunkChanges):
+    """Omitted fields keep their value; null resets a field to the server's setting."""
+
+    ocr_languages: Annotated[list[OcrLanguage], Field(min_length=1, max_length=10)] | None = Field(
+        default=None, description="languages of scans by the names of Tesseract's data files, such as `deu`"
+    )
 
 
 class NewCollection(CollectionChanges):
@@ -26,7 +37,7 @@ class NewCollection(CollectionChanges):
     embedding_model: Name | None = Field(default=None, description="the default embedding model of the models file if omitted")
 
 
-class ReindexRequest(CollectionChanges):
+class ReindexRequest(ChunkChanges):
     """Omitted fields keep their value."""
 
     embedding_model: Name | None = Field(

@@ -1,8 +1,13 @@
-"""The metadata that an upload may attach to its documents."""
+"""The URLs from which documents are fetched, and the metadata that an upload may attach to its documents."""
 
 from typing import Annotated
 
 from pydantic import Field, RootModel, Strict, StringConstraints
+
+from api.schemas.requests.fields import RequestModel, Url
+from api.schemas.requests.webhooks import JobWebhook
+
+MAX_URLS = 1000
 
 MetadataName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = (
@@ -17,3 +22,16 @@ class DocumentMetadata(RootModel[dict[MetadataName, MetadataValue]]):
     """Metadata of a document; searches can filter by it."""
 
     root: dict[MetadataName, MetadataValue] = Field(max_length=32)
+
+
+class DocumentUrls(RequestModel):
+    """URLs of files that the server fetches and adds to a collection."""
+
+    urls: list[Url] = Field(
+        min_length=1, max_length=MAX_URLS, description="http or https, without user name, password and fragment"
+    )
+    metadata: dict[MetadataName, MetadataValue] = Field(default={}, max_length=32)
+    replace: bool = Field(
+        default=True, description="false to leave documents as they are that have the name of another URL's file"
+    )
+    webhook: JobWebhook | None = None

@@ -41,6 +41,7 @@ from api.schemas.responses.documents import (
     UploadArchive,
     UploadDocument,
     UploadList,
+    UrlFetch,
 )
 from api.schemas.responses.envelopes import (
     Deletion,
@@ -65,6 +66,7 @@ from api.schemas.responses.jobs import (
     DeleteResult,
     DrawResult,
     EstimatedWait,
+    FetchResult,
     GenerationResult,
     IngestResult,
     Job,
@@ -210,6 +212,7 @@ __all__ = [
     "ErrorResponse",
     "EstimatedWait",
     "EventData",
+    "FetchResult",
     "FilterPart",
     "GenerationResult",
     "GpuHealth",
@@ -292,6 +295,7 @@ __all__ = [
     "UploadArchive",
     "UploadDocument",
     "UploadList",
+    "UrlFetch",
     "Urls",
     "Usage",
     "UsageEntry",

@@ -26,6 +26,10 @@ class Document(ResponseModel):
     replaces: str | None = Field(description="id of the document of this name whose place it takes once it is ready")
     size: int = Field(description="bytes")
     sha256: str
+    same_text_as: str | None = Field(
+        default=None, description="id of a document of other bytes that had the same words when this one became ready"
+    )
+    url: str | None = Field(description="where the server fetched it; null for an upload")
     media_type: str
     status: DocumentStatus
     reason: str | None
@@ -72,6 +76,7 @@ class Collection(ResponseModel):
     embedding_revision: str | None = Field(description="of the model weights; null until a document is indexed")
     chunk_tokens: int | None = Field(description="null for the server's setting")
     chunk_overlap_tokens: int | None = Field(description="null for the server's setting")
+    ocr_languages: list[str] | None = Field(description="languages of scans; null for the server's setting")
     reindex_job: JobId | None = Field(description="the job that rebuilds the index")
     created_at: Time
     documents: int = Field(description="number of documents")
@@ -117,6 +122,11 @@ class UploadArchive(ResponseModel):
     job: JobId = Field(description="the unpack job; its documents join the batch")
 
 
+class UrlFetch(ResponseModel):
+    url: str
+    job: JobId = Field(description="the fetch job; the document and its ingest job join the batch once it has completed")
+
+
 class NameConflict(ResponseModel):
     name: str = Field(description="of a file that was not added")
     document_id: str = Field(description="the document that has this name")
@@ -124,6 +134,7 @@ class NameConflict(ResponseModel):
 
 class UploadList(ListPage[UploadDocument]):
     archives: list[UploadArchive]
+    fetches: list[UrlFetch] = Field(description="the URLs of the request")
     name_conflicts: list[NameConflict] = Field(
         description="files that would have replaced documents, with `replace` set to false"
     )

@@ -225,8 +225,22 @@ class UnpackResult(ResponseModel):
     skipped_members: list[MemberOmission] = Field(description="the first 1,000")
 
 
+class FetchResult(ResponseModel):
+    """The result of a job of kind ``fetch``."""
+
+    url: str
+    status: Literal["fetched", "archive", "unchanged", "duplicate", "name_taken"] = Field(
+        description="`unchanged` if the document of this URL is of the newest version, `duplicate` if the collection has these bytes, "
+        "`name_taken` if another document has the name and was not to be replaced"
+    )
+    document_id: str | None = Field(description="the document that the URL stands for; null for an archive")
+    job: JobId | None = Field(description="the job that ingests or unpacks what was fetched")
+    bytes: int = Field(description="size of what was fetched")
+
+
 class BatchCounts(ResponseModel):
-    """Number of documents of a batch by status, which is also its result. An archive counts as one until it is unpacked."""
+    """Number of documents of a batch by status, which is also its result. An archive counts as one until it is unpacked, and a URL until it is
+    fetched."""
 
     total: int
     completed: int
@@ -317,6 +331,7 @@ class Job(ListedJob):
         | DrawResult
         | ReindexResult
         | UnpackResult
+        | FetchResult
         | BatchCounts
         | RequestBatchResult
         | EmbedResult

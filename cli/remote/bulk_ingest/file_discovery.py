@@ -47,7 +47,7 @@ def find_files(
     found: dict[Path, SourceFile] = {}
     for path in paths:
         for file in _expand(path):
-            if _is_selected(file.name, include, exclude):
+            if is_selected(file.name, include, exclude):
                 found.setdefault(file.path.resolve(), file)
     names = Counter(file.name for file in found.values())
     return [
@@ -73,7 +73,9 @@ def _expand(text: str) -> Iterator[SourceFile]:
         raise CommandError(f"There is no file or folder {text}.")
 
 
-def _is_selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+def is_selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether a name, or the last part of it, matches one of the patterns ``include``, if there are any, and none of ``exclude``."""
+
     def matches(pattern: str) -> bool:
         return fnmatch(name, pattern) or fnmatch(name.rpartition("/")[2], pattern)
 

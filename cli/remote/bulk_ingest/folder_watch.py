@@ -1,6 +1,6 @@
-"""``enginehouse ingest --watch``: which files of a folder are new, changed or removed since they were last sent.
+"""``enginehouse ingest --watch``: which files of a folder or bucket are new, changed or removed since they were last sent.
 
-The folder is listed after each event of the file system, and once a minute, because network file systems do not report changes
+A folder is listed after each event of the file system, and once a minute, because network file systems do not report changes
 made on other machines. So a lost or repeated event does no harm.
 
 A state file records the size, the time and the document of each file. It saves reading all files again, and is the only record of
@@ -15,14 +15,37 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event, Lock
+from typing import Protocol
 
-from cli.remote.bulk_ingest.file_discovery import SourceFile, find_files
+from cli.remote.bulk_ingest.file_discovery import InputFile, find_files
 from cli.remote.bulk_ingest.uploader import PERMANENT, FileOutcome
 
 SETTLE_SECONDS = 2.0
 """A file that changed less than this ago may still be written."""
 
 RESCAN_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Version:
+    """What tells two contents of a file apart without reading it: its size, and when it was changed, in nanoseconds."""
+
+    size: int
+    changed_at: int
+
+
+WatchedFile = tuple[InputFile, Version]
+
+
+class WatchedSource(Protocol):
+    """What is watched: a folder, or a bucket. ``identity`` distinguishes it from others in the records of watches."""
+
+    @property
+    def identity(self) -> str: ...
+
+    def list_files(self) -> Sequence[WatchedFile]: ...
+
+    def wait_for_changes(self, stop: Event) -> Iterator[None]: ...
 
 
 @dataclass(frozen=True)
@@ -37,15 +60,16 @@ class FileState:
 
 @dataclass(frozen=True)
 class Changes:
-    """Files to send, with their state before they are read; removed names; and whether a file must wait because it may still be written."""
+    """Files to send, with their versions before they are read; removed names; and whether a file must wait because it may still be
+    written."""
 
-    files: Sequence[tuple[SourceFile, os.stat_result]]
+    files: Sequence[WatchedFile]
     removed: Sequence[str]
     unsettled: bool
 
 
 class FolderState:
-    """The recorded state of the files in one folder. Each change is appended to the state file immediately, so that the next run
+    """The recorded state of the files of one source. Each change is appended to the state file immediately, so that the next run
     knows it, however this one ends."""
 
     def __init__(self, path: Path) -> None:
@@ -77,11 +101,11 @@ class FolderState:
             }
             self._replace_file()
 
-    def record(self, file: SourceFile, found: os.stat_result, outcomes: Sequence[FileOutcome]) -> None:
-        """Remember what became of a file. ``found`` is from before it was read: a later change is then noticed."""
+    def record(self, file: InputFile, version: Version, outcomes: Sequence[FileOutcome]) -> None:
+        """Remember what became of a file. ``version`` is from before it was read: a later change is then noticed."""
         only = outcomes[0] if len(outcomes) == 1 else None
         document, status = (only.document, only.status) if only else (None, "ready")
-        entry = FileState(found.st_size, found.st_mtime_ns, document, status)
+        entry = FileState(version.size, version.changed_at, document, status)
         with self._lock:
             self._files[file.name] = entry
             self._append(file.name, entry)
@@ -118,28 +142,51 @@ def state_path(*identity: object) -> Path:
     return base / "enginehouse" / "watch" / f"{digest}.json"
 
 
-def find_changes(
-    state: FolderState, folder: Path, *, include: Sequence[str], exclude: Sequence[str], prefix: str, now: float
-) -> Changes:
-    """Compare a folder with its recorded state. Nothing is removed if the folder is missing or empty (not mounted)."""
-    found = find_files([str(folder)], include=include, exclude=exclude, prefix=prefix) if folder.is_dir() else []
-    files: list[tuple[SourceFile, os.stat_result]] = []
+def find_changes(state: FolderState, found: Sequence[WatchedFile], *, now: float) -> Changes:
+    """Compare what a source has with its recorded state. Nothing is removed if it has nothing (a folder that is not mounted)."""
+    files: list[WatchedFile] = []
     unsettled = False
-    for file in found:
-        try:
-            seen = file.path.stat()
-        except FileNotFoundError:
-            continue
+    for file, version in found:
         known = state.files.get(file.name)
-        if known is not None and (known.size, known.changed_at) == (seen.st_size, seen.st_mtime_ns):
+        if known is not None and Version(known.size, known.changed_at) == version:
             continue
-        if 0 <= now - seen.st_mtime < SETTLE_SECONDS:
+        if 0 <= now - version.changed_at / 1e9 < SETTLE_SECONDS:
             unsettled = True
         else:
-            files.append((file, seen))
-    names = {file.name for file in found}
+            files.append((file, version))
+    names = {file.name for file, _ in found}
     removed = [name for name in state.files if name not in names] if found else []
     return Changes(files, removed, unsettled)
+
+
+@dataclass(frozen=True)
+class WatchedFolder:
+    """A folder, with the files in it that are selected. ``prefix`` is put before their names."""
+
+    folder: Path
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    prefix: str = ""
+
+    @property
+    def identity(self) -> str:
+        return str(self.folder.resolve())
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def list_files(self) -> list[WatchedFile]:
+        if not self.folder.is_dir():
+            return []
+        found: list[WatchedFile] = []
+        for file in find_files([str(self.folder)], include=self.include, exclude=self.exclude, prefix=self.prefix):
+            with suppress(FileNotFoundError):
+                seen = file.path.stat()
+                found.append((file, Version(seen.st_size, seen.st_mtime_ns)))
+        return found
+
+    def wait_for_changes(self, stop: Event) -> Iterator[None]:
+        return wait_for_events(self.folder, stop)
 
 
 def wait_for_events(folder: Path, stop: Event) -> Iterator[None]:

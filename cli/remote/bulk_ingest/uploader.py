@@ -14,12 +14,14 @@ from itertools import islice
 from typing import Any, Protocol
 
 from cli.remote.bulk_ingest.file_discovery import InputFile
+from cli.remote.bulk_ingest.url_file import ServerUrl
 from enginehouse_client import (
     Client,
     Conflict,
     ConnectionFailed,
     Document,
     EnginehouseError,
+    Ingestion,
     Job,
     NotFound,
     RateLimited,
@@ -129,8 +131,8 @@ class Uploader:
             pass  # the first upload creates the collection
         return len(self._existing)
 
-    def upload_files(self, files: Iterable[InputFile], concurrency: int) -> Iterator[FileOutcome]:
-        """Upload the files, at most ``concurrency`` at a time, and yield outcomes as they arrive.
+    def upload_files(self, files: Iterable[InputFile | ServerUrl], concurrency: int) -> Iterator[FileOutcome]:
+        """Upload the files, and let the server fetch URLs, at most ``concurrency`` at a time, and yield outcomes as they arrive.
 
         Raises ConnectionFailed, Unavailable or RateLimited if the server could not be reached after all retries of one request.
         The server then finishes what it has received.
@@ -151,11 +153,11 @@ class Uploader:
             finally:
                 self._interrupted.set()
 
-    def _process_file(self, file: InputFile) -> list[FileOutcome]:
+    def _process_file(self, file: InputFile | ServerUrl) -> list[FileOutcome]:
         self._listener.file_started(file.name)
         outcomes: list[FileOutcome] = []
         try:
-            outcomes = self._upload_and_wait(file)
+            outcomes = self._fetch_and_wait(file) if isinstance(file, ServerUrl) else self._upload_and_wait(file)
         except OSError as error:
             outcomes = [FileOutcome(file.name, NOT_SENT, error.strerror or str(error), None)]
         except SERVER_UNREACHABLE:
@@ -198,10 +200,24 @@ class Uploader:
             return [FileOutcome(file.name, NAME_TAKEN, reason, taken.document_id)]
         return [self._wait_for_document(file, document) for document in receipt.documents]
 
+    def _fetch_and_wait(self, file: ServerUrl) -> list[FileOutcome]:
+        _, [fetch] = self._client.send_urls(self._collection, [file.url], batch=self._batch, replace=self._replace)
+        ingestion = self._client.wait_until_fetched(fetch, on_poll=lambda job: self._on_poll(file, job))
+        result = self._client.get(fetch.job).result or {}
+        if result.get("status") == "archive":
+            return self._archive_outcomes(file.name, ingestion, result["job"])
+        duplicate = result.get("status") != "fetched"
+        outcomes = [_outcome(document.name, document, duplicate=duplicate) for document in ingestion.documents]
+        lost = [FileOutcome(file.name, each.code, each.reason, None) for each in ingestion.rejected if each.document is None]
+        return outcomes + lost
+
     def _wait_for_archive(self, file: InputFile, receipt: UploadReceipt) -> list[FileOutcome]:
         """The outcomes of all members, or one for the archive itself if it has none."""
         ingestion = self._client.wait_until_indexed(receipt, on_poll=lambda job: self._on_poll(file, job))
-        outcomes = [_outcome(f"{file.name}: {document.name}", document, duplicate=False) for document in ingestion.documents]
+        return self._archive_outcomes(file.name, ingestion, receipt.archives[0].job)
+
+    def _archive_outcomes(self, name: str, ingestion: Ingestion, job: str) -> list[FileOutcome]:
+        outcomes = [_outcome(f"{name}: {document.name}", document, duplicate=False) for document in ingestion.documents]
         for rejection in ingestion.rejected:
             if rejection.document is None:
                 status = LEFT_OUT if rejection.code == "left_out" else rejection.code
@@ -212,12 +228,12 @@ class Uploader:
             outcomes.append(FileOutcome(twin.name, document.status, document.reason or "", document.id, duplicate))
         if more := ingestion.more_duplicates:
             reason = "the collection already has these bytes"
-            outcomes.append(FileOutcome(f"{file.name}: {more} more members", DUPLICATE, reason, None, duplicate=True, count=more))
-        result = self._client.get(receipt.archives[0].job).result or {}
+            outcomes.append(FileOutcome(f"{name}: {more} more members", DUPLICATE, reason, None, duplicate=True, count=more))
+        result = self._client.get(job).result or {}
         if (more := result.get("documents", 0) - len(result.get("members", ()))) > 0:
             reason = "their results are in the counts of the batch"
-            outcomes.append(FileOutcome(f"{file.name}: {more} more members", COUNTED, reason, None, count=more))
-        return outcomes or [FileOutcome(file.name, "empty", "The archive contains no files.", None)]
+            outcomes.append(FileOutcome(f"{name}: {more} more members", COUNTED, reason, None, count=more))
+        return outcomes or [FileOutcome(name, "empty", "The archive contains no files.", None)]
 
     def _wait_for_document(self, file: InputFile, document: Document) -> FileOutcome:
         job: Job | None = None
@@ -238,7 +254,7 @@ class Uploader:
             self._own_documents.add(document.id)
         return new
 
-    def _on_poll(self, file: InputFile, job: Job) -> None:
+    def _on_poll(self, file: InputFile | ServerUrl, job: Job) -> None:
         if self._interrupted.is_set():
             raise IngestInterrupted
         self._listener.job_polled(file.name, job)

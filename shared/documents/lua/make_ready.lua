@@ -3,11 +3,12 @@
 -- Uses: document
 -- Flags: allow-oom
 -- Arguments: id, collection, job, attempt, changes{}
--- Keys: counts; document:<id>; collection:<id>:current; collection:<id>:sha256; the document that is replaced
+-- Keys: counts; document:<id>; collection:<id>:current, sha256 and texts; the documents that are replaced, or have the same text
 -- Returns 'ok'; 'replaced' when a newer version is ready already, so that this one can never be searched; 'gone' when the
 -- document was deleted; 'stale' when another job or a later attempt has it, or when
 -- it is hidden until it is deleted.
--- Promise: the field `replaces` names the document that this one replaces, if there is one. Sent twice, it returns the same and writes the
+-- Promise: the field `replaces` names the document that this one replaces, if there is one, and `same_text_as` a ready one whose text, by
+-- changes.text_sha256, is the same. Sent twice, it returns the same and writes the
 -- same fields again.
 
 local document = document_fields(id, 'job_id', 'attempt', 'name', 'version', 'delete_at')
@@ -31,6 +32,13 @@ if current and current ~= id then
     if redis.call('HGET', digests_key, other.sha256) == current then redis.call('HDEL', digests_key, other.sha256) end
     changes.replaces = current
   end
+end
+local texts_key, digest = collection_key(collection) .. ':texts', changes.text_sha256
+if digest then
+  local same = redis.call('HGET', texts_key, digest)
+  local other = same and same ~= id and document_fields(same, 'status', 'delete_at') or {}
+  changes.same_text_as = other.status == 'ready' and not other.delete_at and same or ''
+  if changes.same_text_as == '' then redis.call('HSET', texts_key, digest, id) end
 end
 redis.call('HSET', current_key, document.name, id)
 write_document_as(id, attempt, changes)

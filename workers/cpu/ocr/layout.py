@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from workers.cpu.readers.text_builder import clean_text
+
 MIN_GUTTER = 0.8
 """Width of the gap between two columns, in heights of a line."""
 
@@ -22,13 +24,22 @@ MAX_CROSSING = 0.15
 PARAGRAPH_GAP = 0.9
 """Empty space above a new paragraph beyond that between most lines, in heights of a line."""
 
+MAX_BETWEEN_LINES = 40
+"""Characters by which the place of a line in the text may be off, such as those of a line before it that was not found."""
+
 _BINS = 400
 _BROKEN_WORD = re.compile(r"(?<=[^\W\d_])-\n(?=([^\W\d_]))")
 
 
+Place = tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class Line:
-    """A recognized line: its text, the engine's confidence from 0 to 1, and its box on the upright page."""
+    """A recognized line: its text, the engine's confidence from 0 to 1, and its box on the upright page.
+
+    ``place`` is where it is on the picture as the engine received it, which may lie on its side: left, top, right and bottom as fractions
+    of the picture. None if the engine does not say."""
 
     text: str
     confidence: float
@@ -36,6 +47,7 @@ class Line:
     top: float
     right: float
     bottom: float
+    place: Place | None = None
 
     @property
     def height(self) -> float:
@@ -48,18 +60,37 @@ class Line:
 
 @dataclass(frozen=True)
 class RecognizedText:
-    """The text of a picture, and the mean confidence of its lines (0 if it has none)."""
+    """The text of a picture, the mean confidence of its lines (0 if it has none), and its lines whose place is known, in the order of the
+    text."""
 
     text: str
     confidence: float
+    lines: Sequence[Line] = ()
 
 
 def compose_text(lines: Sequence[Line]) -> RecognizedText:
     """The text of all lines in reading order. Words that were broken at the ends of lines are joined."""
     if not lines:
         return RecognizedText("", 0.0)
-    blocks = [_block_text(block) for block in _split_blocks(list(lines))]
-    return RecognizedText(join_broken_words("\n\n".join(blocks)), round(fmean(line.confidence for line in lines), 4))
+    blocks = [_rows_of(block) for block in _split_blocks(list(lines))]
+    text = join_broken_words("\n\n".join(_block_text(rows) for rows in blocks))
+    placed = [line for rows in blocks for row in rows for line in row if line.place is not None]
+    return RecognizedText(text, round(fmean(line.confidence for line in lines), 4), placed)
+
+
+def find_lines(text: str, lines: Sequence[Line]) -> list[tuple[int, int, Line]]:
+    """Where each line is in a text that was composed of them: its start and end. Lines that are not found are left out."""
+    found: list[tuple[int, int, Line]] = []
+    position = 0
+    for line in lines:
+        words = clean_text(line.text).strip()
+        for candidate in (words, words.removesuffix("-")):  # the text has joined words that were broken
+            start = text.find(candidate, position, position + len(candidate) + MAX_BETWEEN_LINES) if candidate else -1
+            if start >= 0:
+                position = start + len(candidate)
+                found.append((start, position, line))
+                break
+    return found
 
 
 def join_broken_words(text: str) -> str:
@@ -118,10 +149,9 @@ def _is_column(lines: list[Line], height: float) -> bool:
     return len(lines) >= MIN_COLUMN_LINES and median(line.right - line.left for line in lines) >= MIN_COLUMN_WIDTH * height
 
 
-def _block_text(lines: list[Line]) -> str:
+def _block_text(rows: list[list[Line]]) -> str:
     """A single column, row by row. An empty line separates paragraphs."""
-    rows = _rows(lines)
-    height = median(line.height for line in lines)
+    height = median(line.height for row in rows for line in row)
     tops = [min(line.top for line in row) for row in rows]
     bottoms = [max(line.bottom for line in row) for row in rows]
     gaps = [top - bottom for top, bottom in zip(tops[1:], bottoms[:-1], strict=True)]
@@ -133,7 +163,7 @@ def _block_text(lines: list[Line]) -> str:
     return result
 
 
-def _rows(lines: list[Line]) -> list[list[Line]]:
+def _rows_of(lines: list[Line]) -> list[list[Line]]:
     """Lines that are beside each other, such as the cells of a table, form a row."""
     rows: list[list[Line]] = []
     for line in sorted(lines, key=lambda line: line.middle):

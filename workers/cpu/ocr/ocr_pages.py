@@ -102,6 +102,8 @@ class OcrPages:
             missing = [request for request in requests if request.number not in self._results]
             if missing:
                 self._read_in_parallel(missing)
+            # First, because from the next step on no page needs OCR any more.
+            self._write_boxes()
             with self._files.replace(self._document_id, "pages.jsonl") as target:
                 for page in self._pages():
                     found = self._results.get(page.number)
@@ -112,6 +114,20 @@ class OcrPages:
         with self._files.path(self._document_id, "pages.jsonl").open("rb") as source:
             for line in source:
                 yield Page(**json.loads(line))
+
+    def _write_boxes(self) -> None:
+        """Write where the lines are, with their characters in the text that the pages will have. Pages of an earlier job keep theirs."""
+        lines: dict[int, list[list[int]]] = {}
+        with suppress(FileNotFoundError), self._files.path(self._document_id, "ocr-boxes.jsonl").open("rb") as source:
+            lines = {entry["page"]: entry["lines"] for entry in map(json.loads, source)}
+        for page in self._pages():
+            found = self._results.get(page.number)
+            if found is not None and found.text:
+                offset = merge(page, found).ocr_start
+                lines[page.number] = [[start + offset, end + offset, *place] for start, end, *place in found.boxes]
+        with self._files.replace(self._document_id, "ocr-boxes.jsonl") as target:
+            for number in sorted(lines):
+                target.write(json.dumps({"page": number, "lines": lines[number]}, separators=(",", ":")).encode() + b"\n")
 
     def _requests(self) -> list[PageRequest]:
         """Pages to read. If no page of the document has text, those on which OCR failed in an earlier job are read again."""

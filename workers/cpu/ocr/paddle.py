@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 
 from workers.cpu.ocr.installation import PADDLE_MODELS, find_paddle_models
-from workers.cpu.ocr.layout import Line, RecognizedText, compose_text
+from workers.cpu.ocr.layout import Line, Place, RecognizedText, compose_text
 
 Image = Any
 """Pixels as an array: height, width, and the channels red, green and blue."""
@@ -56,14 +56,15 @@ class PaddleEngine:
     def read_lines(self, image: Image) -> list[Line]:
         """The lines of a picture that may be turned by a quarter or half, and a little askew. Boxes are those on the upright picture."""
         image = np.ascontiguousarray(image[:, :, ::-1])  # the models were trained with blue first
-        boxes = self._detect(image)
-        image, boxes = self._set_upright(image, boxes)
+        detected = self._detect(image)
+        places = [_place(box, image.shape[1], image.shape[0]) for box in detected]
+        image, boxes = self._set_upright(image, detected)
         upright = _without_skew(boxes)
         lines = []
-        for box, (left, top, right, bottom) in zip(boxes, upright, strict=True):
+        for box, (left, top, right, bottom), place in zip(boxes, upright, places, strict=True):
             text, confidence = self._recognize(_crop(image, box))
             if text.strip() and confidence >= MIN_CONFIDENCE:
-                lines.append(Line(text.strip(), confidence, left, top, right, bottom))
+                lines.append(Line(text.strip(), confidence, left, top, right, bottom, place))
         return lines
 
     def _run(self, task: str, values: Any) -> Any:
@@ -149,6 +150,12 @@ def _mean_score(scores: Any, center: Any, size: Any, angle: float) -> float:
     mask = np.zeros(part.shape, np.uint8)
     cv2.fillPoly(mask, [(corners - low).astype(np.int32)], 1)
     return float(cv2.mean(part, mask)[0])
+
+
+def _place(box: Any, width: int, height: int) -> Place:
+    """The box around four corners, as fractions of the picture."""
+    (left, top), (right, bottom) = box.min(axis=0), box.max(axis=0)
+    return float(left / width), float(top / height), float(right / width), float(bottom / height)
 
 
 def _ordered(corners: Any) -> Any:

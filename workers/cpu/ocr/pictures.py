@@ -4,7 +4,7 @@ Both yield arrays of height, width, and the channels red, green and blue, no lar
 """
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,12 +29,22 @@ MIN_PICTURE_SHARE, MIN_PICTURE_POINTS, MAX_PICTURES = 0.01, 24, 20
 """Pictures inside a page are read if they cover this share of it and both sides have this many points; at most so many."""
 
 
+class PagePart(NamedTuple):
+    """A picture of a part of a page: where the part begins, and its size, as fractions of the page."""
+
+    image: Any
+    left: float = 0.0
+    top: float = 0.0
+    width: float = 1.0
+    height: float = 1.0
+
+
 class Pictures(Protocol):
     """The pictures of a file, by page."""
 
-    def whole_page(self, number: int) -> Iterator[Any]: ...
+    def whole_page(self, number: int) -> Iterator[PagePart]: ...
 
-    def inside_page(self, number: int) -> Iterator[Any]: ...
+    def inside_page(self, number: int) -> Iterator[PagePart]: ...
 
 
 def open_pictures(path: str, media_type: MediaType, password: str, max_pixels: int) -> Pictures:
@@ -58,22 +68,24 @@ class PdfPictures:
                 raise password_error(password) from error
             raise
 
-    def whole_page(self, number: int) -> Iterator[Any]:
+    def whole_page(self, number: int) -> Iterator[PagePart]:
         page = self._document[number - 1]
         try:
             width, height = page.get_size()
-            yield from _pieces(self._render(page, width, height))
+            yield from _pieces(PagePart(self._render(page, width, height)))
         finally:
             page.close()
 
-    def inside_page(self, number: int) -> Iterator[Any]:
+    def inside_page(self, number: int) -> Iterator[PagePart]:
         """Pictures on a page that has text, from top to bottom, as the page shows them."""
         page = self._document[number - 1]
         try:
             width, height = page.get_size()
             for left, bottom, right, top in self._picture_areas(page, width, height):
                 crop = (left, bottom, width - right, height - top)
-                yield from _pieces(self._render(page, right - left, top - bottom, crop))
+                image = self._render(page, right - left, top - bottom, crop)
+                area = left / width, 1 - top / height, (right - left) / width, (top - bottom) / height
+                yield from _pieces(PagePart(image, *area))
         finally:
             page.close()
 
@@ -105,7 +117,7 @@ class FilePictures:
         self._picture = open_picture(path, media_type)
         self._max_pixels = max_pixels
 
-    def whole_page(self, number: int) -> Iterator[Any]:
+    def whole_page(self, number: int) -> Iterator[PagePart]:
         from PIL import Image, ImageOps
 
         picture = self._picture
@@ -122,9 +134,9 @@ class FilePictures:
             picture = picture.copy() if picture is self._picture else picture
             picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX if picture.mode == "1" else Image.Resampling.BICUBIC)
         turned = ImageOps.exif_transpose(picture if picture.mode == "RGB" else _with_exif(picture.convert("RGB"), self._picture))
-        yield from _pieces(np.asarray(turned))
+        yield from _pieces(PagePart(np.asarray(turned)))
 
-    def inside_page(self, number: int) -> Iterator[Any]:
+    def inside_page(self, number: int) -> Iterator[PagePart]:
         return iter(())
 
 
@@ -142,18 +154,24 @@ def _as_gray(picture: Any) -> Any:
     return Image.fromarray(np.nan_to_num((values - low) * (255 / max(high - low, 1e-6))).clip(0, 255).astype(np.uint8))
 
 
-def _pieces(image: Any) -> Iterator[Any]:
+def _pieces(part: PagePart) -> Iterator[PagePart]:
     """The picture, or pieces of a tall one, cut where a row shows least."""
+    image = part.image
     height, width = image.shape[:2]
     if min(height, width) < MIN_SIDE:
         return
     if height <= TALL * width:
-        yield image
+        yield part
         return
+
+    def piece(start: int, end: int) -> PagePart:
+        share = part.height / height
+        return PagePart(image[start:end], part.left, part.top + start * share, part.width, (end - start) * share)
+
     start, length = 0, int(PIECE * width)
     while height - start > length:
         rows = image[start + length * 3 // 4 : start + length].std(axis=(1, 2))
         end = start + length * 3 // 4 + int(rows.argmin())
-        yield image[start:end]
+        yield piece(start, end)
         start = end
-    yield image[start:]
+    yield piece(start, height)

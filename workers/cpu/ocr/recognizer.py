@@ -10,8 +10,10 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from shared.documents.media_types import MediaType
+from shared.documents.page_boxes import SCALE
 from shared.errors import DocumentRejected
 from workers.cpu.sandbox.child_process import ChildProcesses
 
@@ -44,12 +46,16 @@ class PageRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class OcrResult:
-    """The text found on a page and its mean confidence, or why there is none."""
+    """The text found on a page and its mean confidence, or why there is none.
+
+    ``boxes`` are [start, end, left, top, right, bottom] of its lines: characters of the text, and the place in units of
+    ``page_boxes.SCALE``."""
 
     number: int
     text: str = ""
     confidence: float = 0.0
     fault: str = ""
+    boxes: Sequence[Sequence[int]] = ()
 
 
 class _ChildCrashed(Exception):
@@ -154,14 +160,39 @@ def _child_results(
                     "text": str(text),
                     "confidence": int() | float() as confidence,
                     "fault": str(fault),
-                } if pages and number == pages[0] and 0 <= confidence <= 1:
+                    "boxes": list(boxes),
+                } if (
+                    pages
+                    and number == pages[0]
+                    and 0 <= confidence <= 1
+                    and text == text.strip()
+                    and _are_lines(boxes, len(text))
+                ):
                     pages.pop(0)
                     seconds = limits.page_seconds
                     yield OcrResult(
-                        number=number, text=text.strip(), confidence=confidence, fault=f"{OCR_FAULT} ({fault})" if fault else ""
+                        number=number,
+                        text=text,
+                        confidence=confidence,
+                        fault=f"{OCR_FAULT} ({fault})" if fault else "",
+                        boxes=boxes,
                     )
                 case _:
                     raise _ChildCrashed(": its process wrote invalid output")
+
+
+def _are_lines(boxes: list[Any], length: int) -> bool:
+    """Whether boxes are of lines that follow each other in a text of this length, each with a place on the page."""
+    done = 0
+    for box in boxes:
+        match box:
+            case [int(start), int(end), int(left), int(top), int(right), int(bottom)] if (
+                done <= start < end <= length and 0 <= left <= right <= SCALE and 0 <= top <= bottom <= SCALE
+            ):
+                done = end
+            case _:
+                return False
+    return True
 
 
 def _how_it_ended(returncode: int, limits: OcrLimits) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from shared.disk_space import DiskSpace
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import PDF
-from shared.documents.page_drawings import PageDrawings, PageLayout, read_page_text
+from shared.documents.page_drawings import PageDrawings, PageLayout, read_ocr_lines, read_page_text
 from shared.documents.store import Documents
 from shared.errors import JobFailure, NotFound
 from shared.settings import Settings
@@ -37,7 +37,14 @@ def draw(attempt: AttemptHandle, documents: Documents, settings: Settings, disk_
     try:
         drawn = draw_page(
             files.path(document.id, "original"),
-            PageRequest(page=page, text=text, width=width, start=start, end=end),
+            PageRequest(
+                page=page,
+                text=text,
+                width=width,
+                start=start,
+                end=end,
+                lines=read_ocr_lines(files, document.id, page),
+            ),
             memory_bytes=settings.parse_memory_bytes,
             children=children,
         )

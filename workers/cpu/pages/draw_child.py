@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from shared.documents.page_boxes import SCALE, Line, join_lines
-from workers.cpu.pages.positions import read_boxes
+from workers.cpu.pages.positions import add_line_boxes, read_boxes
 from workers.cpu.parsing.parse_child import write_line
 from workers.cpu.readers.reader import ReadError, password_error
 from workers.cpu.readers.registry import import_reader
@@ -47,6 +47,7 @@ def draw_page(request: dict[str, Any]) -> None:
         raise ReadError("unreadable", "The page has no size.")
     text_page = page.get_textpage()
     boxes = read_boxes(raw, page, text_page, request["text"])
+    boxes = add_line_boxes(boxes, request["lines"], len(request["text"]), aspect=width / height)
     write_line(
         pages=len(document), width=round(width, 2), height=round(height, 2), boxes=[[offset, *box] for offset, box in boxes]
     )

@@ -24,13 +24,14 @@ _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 @dataclass(frozen=True, kw_only=True)
 class PageRequest:
     """What to draw: a page, ``width`` pixels wide or not at all if 0, with the characters from ``start`` to ``end`` of its stored ``text``
-    marked."""
+    marked. ``lines`` are those that OCR has read: [start, end, left, top, right, bottom]."""
 
     page: int
     text: str
     width: int = 0
     start: int = 0
     end: int = 0
+    lines: Sequence[Sequence[int]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,7 @@ def draw_page(path: Path, request: PageRequest, *, memory_bytes: int, children: 
         "width": request.width,
         "start": request.start,
         "end": request.end,
+        "lines": request.lines,
         "memory_bytes": memory_bytes,
         "seconds": DRAW_SECONDS,
     }

@@ -7,6 +7,7 @@ another reader, from a comment beside the page, or were deleted since.
 
 import ctypes
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from shared.documents.page_boxes import SCALE
@@ -83,6 +84,25 @@ def read_boxes(raw: Any, page: Any, text_page: Any, stored: str) -> list[tuple[i
         if index >= 0 and (box := _box(raw, page, text_page, index)) is not None:
             boxes.append((offset, box))
     return boxes
+
+
+def add_line_boxes(
+    boxes: Sequence[tuple[int, Box]], lines: Sequence[Sequence[int]], length: int, *, aspect: float
+) -> list[tuple[int, Box]]:
+    """Boxes of characters, with those of lines that OCR has read: [start, end, left, top, right, bottom] of a text of this length.
+
+    OCR knows the place of a line only, so its characters are spread over it evenly. Those of a line that runs up or down have the box of
+    the whole line. ``aspect`` is the width of the page divided by its height.
+    """
+    found = dict(boxes)
+    for start, end, left, top, right, bottom in lines:
+        is_level = (right - left) * aspect >= bottom - top or end - start == 1
+        for offset in range(start, min(end, length)):
+            before, after = ((offset - start) / (end - start), (offset + 1 - start) / (end - start)) if is_level else (0, 1)
+            box = round(left + before * (right - left)), top, round(left + after * (right - left)), bottom
+            if box[2] > box[0] and bottom > top:
+                found.setdefault(offset, box)
+    return sorted(found.items())
 
 
 def _join_broken_words(original: TrackedText) -> TrackedText:

@@ -1,5 +1,6 @@
 """Page summary: whether a parsed document has any text, and which of its pages have problems."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,11 +16,13 @@ MAX_PROBLEMS = 50
 
 @dataclass(frozen=True)
 class PageSummary:
-    """The number of pages, the problems found, and how many headers and footers were left out."""
+    """The number of pages, the problems found, how many headers and footers were left out, and the SHA-256 of all words, by which files
+    are recognised that have other bytes and the same text."""
 
     pages: int
     problems: list[Problem]
     removed_lines: int = 0
+    text_sha256: str = ""
 
     @property
     def reason(self) -> str:
@@ -33,8 +36,10 @@ def summarize_pages(pages: Iterable[Page]) -> PageSummary:
     faults: dict[str, list[int]] = {}
     image_pages: list[int] = []
     scanned_pages: list[int] = []
+    words = hashlib.sha256()
     for page in pages:
         total += 1
+        words.update("".join(f"{word} " for word in page.text.split()).encode("utf-8", "surrogatepass"))
         removed_lines += page.removed_lines
         has_text = bool(page.text.strip())
         pages_with_text += has_text
@@ -55,7 +60,7 @@ def summarize_pages(pages: Iterable[Page]) -> PageSummary:
         raise _no_text_error(image_pages, total, unreadable, fault, textless_pictures)
     problems = [Problem(pages=format_ranges(image_pages), text=ONLY_IMAGES)] if image_pages else []
     problems += [Problem(pages=format_ranges(numbers), text=problem) for problem, numbers in faults.items()]
-    return PageSummary(total, problems[:MAX_PROBLEMS], removed_lines)
+    return PageSummary(total, problems[:MAX_PROBLEMS], removed_lines, words.hexdigest())
 
 
 def _no_text_error(image_pages: list[int], total: int, unreadable: int, fault: str, textless_pictures: int) -> DocumentRejected:

@@ -62,8 +62,9 @@ end
 -- Count the end of a job in its batch, once.
 local function count_in_batch(batch, id, kind, status)
   if redis.call('SREM', job_key(batch) .. ':open', id) == 0 then return end
-  -- An archive counts as one document until it is unpacked. From then on its documents are counted instead.
-  if kind == 'unpack' and status == 'completed' then
+  -- An archive counts as one document until it is unpacked, and a URL until it is fetched. From then on what came of them is counted
+  -- instead.
+  if (kind == 'unpack' or kind == 'fetch') and status == 'completed' then
     redis.call('HINCRBY', job_key(batch), 'children', -1)
   else
     redis.call('HINCRBY', job_key(batch), status, 1)

@@ -38,10 +38,11 @@ local function write_document_as(id, attempt, changes)
   set_fields(document_key(id), changes)
 end
 
--- Let neither the name, the bytes nor the file of /v1/files of a document stand for it any longer.
+-- Let neither the name, the bytes, the text nor the file of /v1/files of a document stand for it any longer.
 local function forget_names(id, collection)
-  local document, key = document_fields(id, 'sha256', 'name', 'file_id'), collection_key(collection)
-  local indexes = { sha256 = document.sha256, latest = document.name, current = document.name, files = document.file_id }
+  local document, key = document_fields(id, 'sha256', 'name', 'file_id', 'text_sha256'), collection_key(collection)
+  local indexes = { sha256 = document.sha256, latest = document.name, current = document.name, files = document.file_id,
+    texts = document.text_sha256 }
   for index, field in pairs(indexes) do
     if field and redis.call('HGET', key .. ':' .. index, field) == id then redis.call('HDEL', key .. ':' .. index, field) end
   end
