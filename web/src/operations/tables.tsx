@@ -59,7 +59,7 @@ export function Queues({ queues, stats, onChange }: { queues: Queue[]; stats: St
       cells: [
         queue.queue,
         number(queue.waiting),
-        past && <Spark values={past.waiting} colour="--chart-queue" label={description(`Waiting in ${queue.queue}`, past.waiting, seconds)} />,
+        past && <Spark values={past.waiting} start={stats!.start} seconds={seconds} say={number} colour="--chart-queue" label={description(`Waiting in ${queue.queue}`, past.waiting, seconds)} />,
         queue.oldest_seconds === null ? null : duration(queue.oldest_seconds),
         rate(past?.submitted),
         rate(past?.ended),
@@ -70,7 +70,7 @@ export function Queues({ queues, stats, onChange }: { queues: Queue[]; stats: St
       ],
     };
   };
-  const columns: Column[] = [["Queue"], ["Waiting", "right"], ["Last hour", "spark"], ["Oldest", "right"], ["In/min", "right"], ["Out/min", "right"], ["Failed/min", "right"], ["Running", "right"], ["Waits"], ACTIONS];
+  const columns: Column[] = [["Queue"], ["Waiting", "right"], [stats ? `Last ${duration(stats.intervals * seconds)}` : "Past", "spark"], ["Oldest", "right"], ["In/min", "right"], ["Out/min", "right"], ["Failed/min", "right"], ["Running", "right"], ["Waits"], ACTIONS];
   return <Table label="Table of queues" columns={columns} rows={queues.map(row)} />;
 }
 

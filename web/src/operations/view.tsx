@@ -3,7 +3,7 @@
 import { ExternalLink, KeyRound } from "lucide";
 import { ApiError, call } from "../api.ts";
 import { useResource } from "../resource.ts";
-import { segments } from "../router.ts";
+import { query, segments, setQuery } from "../router.ts";
 import { attention, lookForAttention } from "../store.ts";
 import type { DeadLetter, Delivery, GpuWorker, List, Queue, Stats, Webhook, Worker } from "../types.ts";
 import { Icon, Problem } from "../ui/basics.tsx";
@@ -16,6 +16,7 @@ import { DeadLetters, Queues, Webhooks, Workers } from "./tables.tsx";
 
 const LOOK_SECONDS = 4;
 const STATS_SECONDS = 10;
+const DAY_SECONDS = 60;
 const HOOKS_SECONDS = 30;
 
 interface Facts {
@@ -50,7 +51,8 @@ export function OperationsView() {
 
 function Overview() {
   const { data, error, reload } = useResource("operations", loadFacts, LOOK_SECONDS);
-  const stats = useResource("stats", (signal) => call<Stats>("GET", "/stats", { signal }), STATS_SECONDS);
+  const minutes = RANGES.find(([value]) => String(value) === query.value.get("minutes"))?.[0] ?? HOUR;
+  const stats = useResource(`stats ${minutes}`, (signal) => call<Stats>("GET", `/stats?minutes=${minutes}`, { signal }), minutes > HOUR ? DAY_SECONDS : STATS_SECONDS);
   const hooks = useResource("hooks", loadHooks, HOOKS_SECONDS);
   const facts = data.value;
   const past = stats.data.value;
@@ -61,7 +63,7 @@ function Overview() {
   };
   return (
     <section class="view operations" aria-label="Operations">
-      <div class="view-head"><h1>Operations</h1><a class="button quiet" href="/ui/operations/keys"><Icon of={KeyRound} size={14} />API keys</a><Links links={past?.links ?? null} /></div>
+      <div class="view-head"><h1>Operations</h1><RangeChoice minutes={minutes} /><a class="button quiet" href="/ui/operations/keys"><Icon of={KeyRound} size={14} />API keys</a><Links links={past?.links ?? null} /></div>
       {forbidden ? <p class="notice">{problem(error.value!)}</p> : <Problem error={error.value} />}
       {facts && (
         <>
@@ -80,6 +82,17 @@ function Overview() {
       )}
       {facts === null && error.value === null && <p class="hint" role="status">Loading…</p>}
     </section>
+  );
+}
+
+const HOUR = 60;
+const RANGES: [minutes: number, words: string][] = [[15, "15 min"], [HOUR, "1 hour"], [24 * HOUR, "1 day"]];
+
+function RangeChoice({ minutes }: { minutes: number }) {
+  return (
+    <div class="segments" role="group" aria-label="Time range of the charts">
+      {RANGES.map(([value, words]) => <button key={value} type="button" class="small" aria-pressed={value === minutes} onClick={() => setQuery({ minutes: value === HOUR ? null : String(value) })}>{words}</button>)}
+    </div>
   );
 }
 
@@ -115,16 +128,16 @@ function Tiles({ facts, stats }: { facts: Facts; stats: Stats | null }) {
     { words: "Failed/min", value: failed ? latest(failed) : null, series: failed, colour: "--red" },
     { words: "Oldest wait", value: Math.max(0, ...facts.queues.map(({ oldest_seconds }) => oldest_seconds ?? 0)), series: totals?.oldest_seconds, colour: "--chart-prefill", say: (value) => (value > 0 ? duration(value) : "none") },
   ];
-  return <div class="tiles">{tiles.map((tile) => <Tile key={tile.words} {...tile} seconds={seconds} />)}</div>;
+  return <div class="tiles">{tiles.map((tile) => <Tile key={tile.words} {...tile} start={stats?.start ?? 0} seconds={seconds} />)}</div>;
 }
 
-function Tile({ words, value, series, colour, say = number, seconds }: TileFacts & { seconds: number }) {
+function Tile({ words, value, series, colour, say = number, start, seconds }: TileFacts & { start: number; seconds: number }) {
   const known = (series ?? []).filter((one) => one !== null);
   return (
     <div class="card tile">
       <div class="tile-head"><span class="hint">{words}</span>{known.length > 1 && <span class="hint">max {say(Math.max(...known))}</span>}</div>
       <b>{value === null ? "–" : say(value)}</b>
-      {series && (known.length > 0 ? <Spark values={series} colour={colour} label={description(words, series, seconds, say)} /> : <p class="spark hint">No figures yet</p>)}
+      {series && (known.length > 0 ? <Spark values={series} start={start} seconds={seconds} say={say} colour={colour} label={description(words, series, seconds, say)} /> : <p class="spark hint">No figures yet</p>)}
       {!series && <div class="spark" />}
     </div>
   );
