@@ -4,8 +4,8 @@ import { ExternalLink, KeyRound } from "lucide";
 import { ApiError, call } from "../api.ts";
 import { useResource } from "../resource.ts";
 import { query, segments, setQuery } from "../router.ts";
-import { attention, lookForAttention } from "../store.ts";
-import type { DeadLetter, Delivery, GpuWorker, List, Queue, Stats, Webhook, Worker } from "../types.ts";
+import { attention, lookForAttention, placeOf } from "../store.ts";
+import type { Delivery, List, Overview, Stats, Webhook } from "../types.ts";
 import { Icon, Problem } from "../ui/basics.tsx";
 import { Spark } from "../ui/spark.tsx";
 import { duration, number, problem } from "../words.ts";
@@ -19,13 +19,6 @@ const STATS_SECONDS = 10;
 const DAY_SECONDS = 60;
 const HOOKS_SECONDS = 30;
 
-interface Facts {
-  queues: Queue[];
-  workers: Worker[];
-  gpus: GpuWorker[];
-  dead: DeadLetter[];
-}
-
 interface Hooks {
   hooks: Webhook[];
   deliveries: Delivery[];
@@ -33,24 +26,17 @@ interface Hooks {
 
 const list = async <T,>(path: string, signal: AbortSignal) => (await call<List<T>>("GET", path, { signal })).data;
 
-async function loadFacts(signal: AbortSignal): Promise<Facts> {
-  const [queues, workers, gpus, dead] = await Promise.all([
-    list<Queue>("/admin/queues", signal), list<Worker>("/admin/workers", signal), list<GpuWorker>("/admin/gpus", signal), list<DeadLetter>("/admin/dead-letters?limit=100", signal),
-  ]);
-  return { queues, workers, gpus, dead };
-}
-
 async function loadHooks(signal: AbortSignal): Promise<Hooks> {
   const hooks = await list<Webhook>("/webhooks", signal);
   return { hooks, deliveries: hooks.length > 0 ? await list<Delivery>("/deliveries?limit=100", signal) : [] };
 }
 
 export function OperationsView() {
-  return segments.value[1] === "keys" ? <KeysView /> : <Overview />;
+  return segments.value[1] === "keys" ? <KeysView /> : <OverviewSection />;
 }
 
-function Overview() {
-  const { data, error, reload } = useResource("operations", loadFacts, LOOK_SECONDS);
+function OverviewSection() {
+  const { data, error, reload } = useResource("operations", (signal) => call<Overview>("GET", "/admin/overview", { signal }), LOOK_SECONDS);
   const minutes = RANGES.find(([value]) => String(value) === query.value.get("minutes"))?.[0] ?? HOUR;
   const stats = useResource(`stats ${minutes}`, (signal) => call<Stats>("GET", `/stats?minutes=${minutes}`, { signal }), minutes > HOUR ? DAY_SECONDS : STATS_SECONDS);
   const hooks = useResource("hooks", loadHooks, HOOKS_SECONDS);
@@ -67,14 +53,14 @@ function Overview() {
       {forbidden ? <p class="notice">{problem(error.value!)}</p> : <Problem error={error.value} />}
       {facts && (
         <>
-          {attention.value.length > 0 && <div class="notice attention" role="status"><strong>Needs attention</strong><ul>{attention.value.map(({ text, href: where }) => <li key={text}>{where === "/ui/operations" ? text : <a href={where}>{text}</a>}</li>)}</ul></div>}
+          {attention.value.length > 0 && <div class="notice attention" role="status"><strong>Needs attention</strong><ul>{attention.value.map((one) => <li key={one.message}>{placeOf(one) === "/ui/operations" ? one.message : <a href={placeOf(one)}>{one.message}</a>}</li>)}</ul></div>}
           <Tiles facts={facts} stats={past} />
           <section class="section" aria-labelledby="gpus-heading"><h2 id="gpus-heading">Models</h2><Gpus gpus={facts.gpus} stats={past} onChange={reload} /></section>
           <section class="section" aria-labelledby="queues-heading"><h2 id="queues-heading">Queues</h2><Queues queues={facts.queues} stats={past} onChange={reload} /></section>
           <div class="pair">
             <section class="section" aria-labelledby="workers-heading"><h2 id="workers-heading">Workers</h2><Workers workers={facts.workers} onChange={reload} /></section>
             <div>
-              <section class="section" aria-labelledby="dead-heading"><h2 id="dead-heading">Dead letters</h2><DeadLetters jobs={facts.dead} onChange={letters} /></section>
+              <section class="section" aria-labelledby="dead-heading"><h2 id="dead-heading">Dead letters</h2><DeadLetters jobs={facts.dead_letters} onChange={letters} /></section>
               <section class="section" aria-labelledby="hooks-heading"><h2 id="hooks-heading">Webhooks</h2>{hooks.data.value ? <Webhooks {...hooks.data.value} /> : <p class="card hint">Loading…</p>}</section>
             </div>
           </div>
@@ -115,7 +101,7 @@ interface TileFacts {
   say?: (value: number) => string;
 }
 
-function Tiles({ facts, stats }: { facts: Facts; stats: Stats | null }) {
+function Tiles({ facts, stats }: { facts: Overview; stats: Stats | null }) {
   const totals = stats?.totals;
   const seconds = stats?.interval_seconds ?? STATS_SECONDS;
   const speeds = facts.gpus.map(({ engine }) => engine?.["tokens_per_second"]).filter((speed): speed is number => typeof speed === "number");
