@@ -30,6 +30,7 @@ from shared.jobs.completion_listener import CompletionListener
 from shared.jobs.event_streams import Follower
 from shared.jobs.job_actions import JobActions
 from shared.jobs.model_assignments import ModelAssignments
+from shared.jobs.owner_use import OwnerUse
 from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
 from shared.jobs.servable_models import ServableModels
@@ -70,6 +71,7 @@ ROUTES = (
         "tutorial_compat",
         "webhooks",
         "me",
+        "attention",
     ),
     *(
         "openai.chat_completions",
@@ -96,6 +98,7 @@ ROUTES = (
         "gpus",
         "admin_jobs",
         "queues",
+        "overview",
         "owners",
         "keys",
         "web_ui",
@@ -180,6 +183,7 @@ def _create_services(settings: Settings, audit_log: AuditLog) -> Services:
         stats_reader=StatsReader(client),
         stats_history=StatsHistory(client),
         usage_ledger=UsageLedger(client),
+        owner_use=OwnerUse(client),
         all_documents=Documents(client, settings),
         files=DocumentFiles(settings.documents_dir, disk_space),
         text_index=TextIndex(settings.text_index_dir),

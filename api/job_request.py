@@ -40,7 +40,7 @@ def _name_as_requests_do(fields: dict[str, Any]) -> None:
 
 def _collection_name(collection_id: str) -> str | None:
     try:
-        return services().documents.collection_by_id(collection_id).name
+        return services().documents.collection_by_id(collection_id, hidden=True).name
     except NotFound:
         return None
 

@@ -22,6 +22,7 @@ BLUEPRINTS: dict[str, tuple[str, ...]] = {
     "tutorial_compat": (DOCUMENTS,),
     "webhooks": (WEBHOOKS,),
     "me": ANY_KEY,
+    "attention": ANY_KEY,
     "openai_chat_completions": (GENERATE,),
     "openai_completions": (GENERATE,),
     "openai_embeddings": (GENERATE,),
@@ -43,6 +44,7 @@ BLUEPRINTS: dict[str, tuple[str, ...]] = {
     "gpus": (ADMIN,),
     "admin_jobs": (ADMIN,),
     "queues": (ADMIN,),
+    "overview": (ADMIN,),
     "keys": (ADMIN,),
     "owners": (ADMIN,),
 }

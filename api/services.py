@@ -17,6 +17,7 @@ from shared.jobs.administration import JobAdministration
 from shared.jobs.event_streams import Follower
 from shared.jobs.job_actions import JobActions
 from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
+from shared.jobs.owner_use import OwnerUse
 from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
 from shared.jobs.servable_models import ServableModels
@@ -57,6 +58,7 @@ class Services:
     stats_reader: StatsReader
     stats_history: StatsHistory
     usage_ledger: UsageLedger
+    owner_use: OwnerUse
     all_documents: Documents
     files: DocumentFiles
     text_index: TextIndex

@@ -199,6 +199,9 @@ WEBHOOK = in_path("webhook", "Id of a registered webhook.", "whk_01m84sw1c2f0t7d
 DELIVERY = in_path("delivery", "Id of a delivery.", "dlv_01m84sw1c8a3c5e7f9b1d2e4f6")
 
 LIMIT = in_query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Maximum number of entries.", 10)
+PERMANENT = in_query(
+    "permanent", {"type": "boolean", "default": False}, "Delete it at once, so that it cannot be restored.", True
+)
 AFTER = in_query("after", {"type": "string"}, "The `next` of the previous page.")
 PREFER = in_header(
     "Prefer",

@@ -10,6 +10,7 @@ from api.openapi.operation import (
     COLLECTION,
     IDEMPOTENCY_KEY,
     LIMIT,
+    PERMANENT,
     PREFER,
     REPLAYABLE_JOB_HEADERS,
     WAIT,
@@ -19,7 +20,15 @@ from api.openapi.operation import (
     describe,
     in_query,
 )
-from api.request_parsing import parse_body, query_choice, query_cursor, query_integer, read_idempotency_key, requested_timeout
+from api.request_parsing import (
+    parse_body,
+    query_boolean,
+    query_choice,
+    query_cursor,
+    query_integer,
+    read_idempotency_key,
+    requested_timeout,
+)
 from api.responses import (
     RouteResponse,
     accepted_response,
@@ -34,7 +43,8 @@ from api.services import owner, services
 from api.submission import SHORT_JOB_SECONDS, short_job_error, submit_job
 from shared.documents.index_health import read_problem
 from shared.documents.models import Collection
-from shared.errors import Conflict, InvalidValue
+from shared.documents.store import RESTORE_SECONDS
+from shared.errors import Conflict, InvalidValue, NotFound
 from shared.ids import DOCUMENT
 from shared.jobs.models import Status
 from shared.jobs.queue_names import CPU_QUEUE, IO_QUEUE
@@ -215,8 +225,11 @@ def search_collection(collection: str) -> RouteResponse:
     Operation(
         tag=TAG,
         summary="Delete a collection and all its documents",
-        description=WAITS,
-        parameters=(COLLECTION, PREFER, WAIT),
+        description=(
+            f"It is hidden at once, with its documents, and its name is free. For {RESTORE_SECONDS} s it can be restored; then its data is "
+            f"deleted. With `permanent`, the data is deleted at once. {WAITS}"
+        ),
+        parameters=(COLLECTION, PERMANENT, PREFER, WAIT),
         replies={
             200: Reply(description="The collection is deleted.", model=responses.Deletion),
             202: Reply(
@@ -229,12 +242,50 @@ def search_collection(collection: str) -> RouteResponse:
     )
 )
 def delete_collection(collection: str) -> RouteResponse:
-    timeout = requested_timeout(SHORT_JOB_SECONDS)
-    found = services().documents.find_collection(owner(), collection)
-    # The job comes first: if it is rejected, a hidden collection would keep its data forever.
-    job = submit_deletion({"collection_id": found.id})
-    services().documents.drop_collection(found)
-    return deletion_response(job, found.id, "collection", timeout)
+    timeout, permanent = requested_timeout(SHORT_JOB_SECONDS), query_boolean("permanent")
+    documents = services().documents
+    if permanent:
+        found = _find_even_if_deleted(collection)
+        # The job comes first: if it is rejected, a hidden collection would keep its data forever.
+        job = submit_deletion({"collection_id": found.id})
+        documents.drop_collection(found)
+        return deletion_response(job, found.id, "collection", timeout)
+    found = documents.find_collection(owner(), collection)
+    restorable_until = documents.delete_collection_later(found) / 1000
+    return jsonify({"id": found.id, "object": "collection", "deleted": True, "restorable_until": restorable_until})
+
+
+@blueprint.post("/collections/<collection>/restore")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Restore a deleted collection with its documents",
+        description=(
+            f"Possible for {RESTORE_SECONDS} s after the deletion, unless another collection has its name since. Of several deleted "
+            "collections with one name, the one that was deleted last is restored."
+        ),
+        parameters=(COLLECTION,),
+        replies={200: Reply(description="The collection, which is found again.", model=responses.Collection)},
+        refusals=(409,),
+    )
+)
+def restore_collection(collection: str) -> RouteResponse:
+    documents = services().documents
+    found = documents.find_deleted_collection(owner(), collection)
+    documents.restore_collection(found)
+    return jsonify(collection_json(documents.collection_by_id(found.id)))
+
+
+def _find_even_if_deleted(name: str) -> Collection:
+    """The owner's collection with this name, else the one of this name that can still be restored. Raises NotFound."""
+    documents = services().documents
+    try:
+        return documents.find_collection(owner(), name)
+    except NotFound as missing:
+        try:
+            return documents.find_deleted_collection(owner(), name)
+        except NotFound:
+            raise missing from None
 
 
 def _choose_embedding_model(requested: str | None, current: str = "") -> str:

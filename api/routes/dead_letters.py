@@ -3,8 +3,9 @@
 from flask import Blueprint, jsonify
 
 from api.openapi.operation import JOB, JOB_HEADERS, Operation, Reply, describe, in_query
+from api.operations_state import list_dead_letters_json
 from api.request_parsing import query_integer
-from api.responses import RouteResponse, accepted_response, list_response, listed_job_json
+from api.responses import RouteResponse, accepted_response, list_response
 from api.schemas import responses
 from api.services import services
 from api.submission import require_disk_space, written_job
@@ -32,8 +33,7 @@ LIMIT = in_query(
     )
 )
 def list_dead_letters() -> RouteResponse:
-    jobs = services().queries.dead_letters(query_integer("limit", 100, 1, MAX_LISTED))
-    return list_response([{**listed_job_json(job), "owner": job.owner} for job in jobs])
+    return list_response(list_dead_letters_json(query_integer("limit", 100, 1, MAX_LISTED)))
 
 
 @blueprint.post("/<job>/replay")

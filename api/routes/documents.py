@@ -9,6 +9,7 @@ from api.deletion import chunk_deletion_spec, deletion_response, index_name, sub
 from api.openapi.operation import (
     DOCUMENT,
     LIMIT,
+    PERMANENT,
     PREFER,
     REPLAYABLE_JOB_HEADERS,
     WAIT,
@@ -33,9 +34,6 @@ blueprint = Blueprint("documents", __name__)
 TAG = "Documents"
 WAITS = "Waits up to 30 s unless the client asks for a different wait."
 POSITION = {"type": "integer", "minimum": 0}
-PERMANENT = in_query(
-    "permanent", {"type": "boolean", "default": False}, "Delete it at once, so that it cannot be restored.", True
-)
 DELETION_REPLIES = {
     200: Reply(description="It is deleted with its files, text and vectors.", model=responses.Deletion),
     202: Reply(

@@ -1,11 +1,10 @@
 """``/admin/gpus``: show gpu workers and choose their models."""
 
-from typing import Any
-
 from flask import Blueprint, jsonify
 
 from api.audit import add_audit_details
 from api.openapi.operation import GPU, Example, Operation, Reply, describe
+from api.operations_state import gpu_json, gpu_workers, list_gpus_json
 from api.request_parsing import parse_body
 from api.responses import RouteResponse, list_response
 from api.schemas import responses
@@ -13,8 +12,6 @@ from api.schemas.requests.gpus import DesiredModel
 from api.services import services
 from shared.errors import Conflict, InvalidValue, NotFound
 from shared.jobs.model_assignments import ModelAssignment
-from shared.jobs.serialization import seconds
-from shared.jobs.worker_registry import Worker
 from shared.models.catalogue import GENERATE
 
 blueprint = Blueprint("gpus", __name__, url_prefix="/admin/gpus")
@@ -33,10 +30,7 @@ ADMIN_ONLY = "Needs the scope `admin`."
     )
 )
 def list_gpus() -> RouteResponse:
-    workers = _gpu_workers()
-    return list_response(
-        [_gpu_json(assignment, workers.get(assignment.name)) for assignment in services().assignments.list_all()]
-    )
+    return list_response(list_gpus_json())
 
 
 @blueprint.put("/<gpu>/model")
@@ -61,7 +55,7 @@ def set_model(gpu: str) -> RouteResponse:
     updated = services().assignments.set_desired_model(assignment.name, model or "", "operator")
     if updated is None:
         raise _gpu_not_found(gpu)
-    return jsonify(_gpu_json(updated, _gpu_workers().get(assignment.name))), 202
+    return jsonify(gpu_json(updated, gpu_workers().get(assignment.name))), 202
 
 
 def _check_loadable(model: str, assignment: ModelAssignment) -> None:
@@ -70,35 +64,6 @@ def _check_loadable(model: str, assignment: ModelAssignment) -> None:
         raise InvalidValue(f"Model {entry.name!r} is an embedding model and cannot generate text.", param="model")
     if model in assignment.unloadable_models:
         raise Conflict(assignment.unloadable_models[model], code="model_does_not_fit", param="model")
-
-
-def _gpu_json(assignment: ModelAssignment, worker: Worker | None) -> dict[str, Any]:
-    """An assignment and the state of its live worker."""
-    return {
-        "gpu": assignment.name,
-        "number": assignment.number,
-        "object": "gpu",
-        "devices": list(assignment.devices),
-        "desired_model": assignment.desired_model or None,
-        "requested_by": assignment.requested_by,
-        "requested_at": seconds(assignment.requested_at),
-        "model": (worker.model or None) if worker else None,
-        "state": worker.phase if worker else "away",
-        "reason": worker.message or None if worker and worker.phase != "ready" else None,
-        "progress": worker.fraction if worker and worker.phase in ("loading", "warming") else None,
-        "running": worker.running if worker else 0,
-        "idle_seconds": seconds(worker.idle_ms) if worker else None,
-        "loadable_models": list(assignment.loadable_models),
-        "unloadable_models": dict(assignment.unloadable_models),
-        "engine": worker.engine if worker else None,
-        "gpus": list(worker.gpus) if worker else [],
-    }
-
-
-def _gpu_workers() -> dict[str, Worker]:
-    """The live gpu workers by name. Of an old and a new process with the same name, the newer one counts."""
-    workers = sorted(services().live_workers(), key=lambda worker: worker.started)
-    return {worker.name: worker for worker in workers if worker.pool == "gpu"}
 
 
 def _find_assignment(gpu: str) -> ModelAssignment:

@@ -3,13 +3,13 @@
 import redis
 from flask import Blueprint, jsonify
 
+from api.data_warnings import data_warnings
 from api.index_server import index_answers
 from api.openapi.operation import Operation, Reply, describe
 from api.responses import RouteResponse
 from api.schemas import responses
 from api.services import services
-from shared.documents.data_state import MESSAGES, DataState
-from shared.documents.index_health import is_silent, list_problems
+from shared.documents.index_health import is_silent
 from shared.jobs.model_assignments import ModelAssignment
 from shared.jobs.queue_names import generation_queue
 from shared.jobs.worker_registry import Worker
@@ -56,7 +56,7 @@ def check_readiness() -> RouteResponse:
     try:
         workers, assignments = context.live_workers(), context.active_assignments()
         index_silent = is_silent(context.redis)
-        warnings = _data_warnings()
+        warnings = data_warnings()
     except redis.RedisError as error:
         return jsonify({"status": "not_ready", "waiting_for": [f"Redis ({type(error).__name__})"]}), 503
     missing = _missing_index(index_silent) + _missing_models(workers, assignments)
@@ -65,17 +65,6 @@ def check_readiness() -> RouteResponse:
         missing.append("disk space (jobs and uploads are refused)")
     state = {"status": "not_ready" if missing else "ready", "waiting_for": missing, "workers": len(workers), "warnings": warnings}
     return jsonify(state), 503 if missing else 200
-
-
-def _data_warnings() -> list[str]:
-    """What an operator has to do although jobs run. Without names of collections, as every caller may see it."""
-    context = services()
-    records, problems = DataState(context.redis, context.settings).records(), list_problems(context.redis)
-    warnings = [] if records == "complete" else [f"{MESSAGES[records]}: run `enginehouse collections recover`"]
-    if problems:
-        count = "1 collection has" if len(problems) == 1 else f"{len(problems)} collections have"
-        warnings.append(f"{count} to be reindexed: `enginehouse collections check` shows which")
-    return warnings
 
 
 def _missing_index(index_silent: bool) -> list[str]:

@@ -1,12 +1,10 @@
 """``/admin/queues`` and ``/admin/workers``: what waits and why, who works, and pauses of queues and workers."""
 
-from typing import Any
-
 from flask import Blueprint, jsonify
 
 from api.audit import add_audit_details
 from api.openapi.operation import Example, Operation, Reply, describe, in_path
-from api.queue_state import reason_of_queue
+from api.operations_state import MAX_OWNERS, list_queues_json, list_workers_json, queue_json, worker_json
 from api.request_parsing import parse_body
 from api.responses import RouteResponse, list_response
 from api.schemas import responses
@@ -14,16 +12,13 @@ from api.schemas.requests.administration import QueuePause, WorkerDrain
 from api.services import services
 from shared.errors import InvalidValue, NotFound
 from shared.jobs.queue_names import CPU_QUEUE, IO_QUEUE, generation_queue, model_of_queue, text_queue
-from shared.jobs.serialization import seconds
 from shared.jobs.stats import WaitingQueue
-from shared.jobs.worker_registry import Worker
 from shared.models.catalogue import GENERATE
 
 blueprint = Blueprint("queues", __name__, url_prefix="/admin")
 
 TAG = "Administration"
 ADMIN_ONLY = "Needs the scope `admin`."
-MAX_OWNERS = 100
 QUEUE = in_path("queue", "Name of a queue: `cpu`, `io`, or `gpu.` or `text.` with the name of a model.", "cpu")
 WORKER = in_path("worker", "Name of a worker.", "gpu0@vm")
 
@@ -38,8 +33,7 @@ WORKER = in_path("worker", "Name of a worker.", "gpu0@vm")
     )
 )
 def list_queues() -> RouteResponse:
-    workers = services().live_workers()
-    return list_response([_queue_json(queue, workers) for queue in services().stats_reader.list_queues(MAX_OWNERS)])
+    return list_response(list_queues_json())
 
 
 @blueprint.put("/queues/<queue>")
@@ -82,7 +76,7 @@ def pause_queue(queue: str) -> RouteResponse:
     found = {entry.queue: entry for entry in context.stats_reader.list_queues(MAX_OWNERS)}
     paused_at = context.pauses.since("queue").get(queue)
     empty = WaitingQueue(queue=queue, waiting=0, oldest_ms=None, paused_at=paused_at, owners=())
-    return jsonify(_queue_json(found.get(queue, empty), context.live_workers()))
+    return jsonify(queue_json(found.get(queue, empty), context.live_workers()))
 
 
 @blueprint.get("/workers")
@@ -95,9 +89,7 @@ def pause_queue(queue: str) -> RouteResponse:
     )
 )
 def list_workers() -> RouteResponse:
-    drained = services().pauses.since("worker")
-    workers = sorted(services().live_workers(), key=lambda worker: worker.id)
-    return list_response([_worker_json(worker, drained) for worker in workers])
+    return list_response(list_workers_json())
 
 
 @blueprint.put("/workers/<worker>")
@@ -124,53 +116,4 @@ def drain_worker(worker: str) -> RouteResponse:
     add_audit_details(drained=body.drained)
     (context.pauses.pause if body.drained else context.pauses.resume)("worker", worker)
     drained = context.pauses.since("worker")
-    return list_response([_worker_json(entry, drained) for entry in sorted(found, key=lambda entry: entry.id)])
-
-
-def _queue_json(queue: WaitingQueue, workers: list[Worker]) -> dict[str, Any]:
-    serving = [worker for worker in workers if queue.queue in worker.queues]
-    reason = reason_of_queue(queue.queue, serving, is_paused=queue.paused_at is not None)
-    shared_out = "fair_share" if reason == "worker" and serving else reason
-    return {
-        "queue": queue.queue,
-        "object": "queue",
-        "model": model_of_queue(queue.queue),
-        "waiting": queue.waiting,
-        "oldest_seconds": seconds(queue.oldest_ms),
-        "waiting_for": reason if queue.waiting else "",
-        "paused_at": seconds(queue.paused_at),
-        "workers": len(serving),
-        "slots": sum(worker.slots for worker in serving),
-        "running": sum(worker.running for worker in serving),
-        "owners": [
-            {
-                "owner": owner.owner,
-                "waiting": owner.waiting,
-                "end_users": owner.end_users,
-                "oldest_seconds": seconds(owner.oldest_ms),
-                "service": owner.service,
-                "waiting_for": shared_out if turn else reason,
-            }
-            for turn, owner in enumerate(queue.owners)
-        ],
-    }
-
-
-def _worker_json(worker: Worker, drained: dict[str, int]) -> dict[str, Any]:
-    return {
-        "id": worker.id,
-        "object": "worker",
-        "name": worker.name,
-        "pool": worker.pool,
-        "queues": list(worker.queues),
-        "model": worker.model or None,
-        "state": worker.phase,
-        "reason": worker.message or None if worker.phase != "ready" else None,
-        "slots": worker.slots,
-        "running": worker.running,
-        "idle_seconds": seconds(worker.idle_ms),
-        "since": seconds(worker.since),
-        "seen_at": seconds(worker.seen_at),
-        "version": worker.version or None,
-        "drained_at": seconds(drained.get(worker.name)),
-    }
+    return list_response([worker_json(entry, drained) for entry in sorted(found, key=lambda entry: entry.id)])

@@ -1,4 +1,4 @@
-"""``GET /stats``: what queues, GPUs and workers did in the last hour, for charts."""
+"""``GET /stats``: what queues, GPUs and workers did in the last hour or day, for charts."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from api.request_parsing import query_integer
 from api.responses import RouteResponse
 from api.schemas import responses
 from api.services import services
-from shared.jobs.stats_history import GPU_STATES, INTERVAL_SECONDS, MAX_MINUTES, History, Series
+from shared.jobs.stats_history import GPU_STATES, HOUR, MAX_MINUTES, History, Series
 
 blueprint = Blueprint("stats", __name__)
 
@@ -21,16 +21,16 @@ POOLS = ("gpu", "cpu", "io")
 @describe(
     Operation(
         tag="Models and health",
-        summary="Get what queues, GPUs and workers did in the last hour",
+        summary="Get what queues, GPUs and workers did in the last hour or day",
         description=(
-            "A value for each interval of ten seconds. The values of queues and workers are those at one moment of the interval; "
+            "A value for each interval of ten seconds, or of five minutes if `minutes` is more than 60. The values of queues and workers are those at one moment of the interval; "
             "`submitted`, `ended` and `failed` are numbers of jobs in it. Administrators see everything, other callers the lengths of "
             "the queues in which jobs of theirs wait."
         ),
         parameters=(
             in_query(
                 "minutes",
-                {"type": "integer", "minimum": 1, "maximum": MAX_MINUTES, "default": MAX_MINUTES},
+                {"type": "integer", "minimum": 1, "maximum": MAX_MINUTES, "default": HOUR.minutes},
                 "How far to look back.",
                 5,
             ),
@@ -39,11 +39,11 @@ POOLS = ("gpu", "cpu", "io")
     )
 )
 def show_stats() -> RouteResponse:
-    history = services().stats_history.read(query_integer("minutes", MAX_MINUTES, 1, MAX_MINUTES))
+    history = services().stats_history.read(query_integer("minutes", HOUR.minutes, 1, MAX_MINUTES))
     body = {
         "object": "stats",
-        "start": history.first * INTERVAL_SECONDS,
-        "interval_seconds": INTERVAL_SECONDS,
+        "start": history.first * history.interval_seconds,
+        "interval_seconds": history.interval_seconds,
         "intervals": len(history.samples) - 1,
     }
     return jsonify(body | (_everything(history) if caller().admin else _own_queues(history, caller().owner)))

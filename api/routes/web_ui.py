@@ -16,7 +16,7 @@ blueprint = Blueprint("web_ui", __name__)
 TAG = "Web pages"
 BUILT = CODE_ROOT / "web" / "dist"
 # The page has the same list, in web/src/app.tsx.
-VIEWS = ("chat", "documents", "jobs", "operations", "webhooks")
+VIEWS = ("chat", "documents", "jobs", "operations", "usage", "webhooks")
 
 # Read once at start: a name from a client is looked up here and never becomes a path. The name of an asset has a hash of its bytes.
 INDEX = PageFile((BUILT / "index.html").read_bytes(), ".html")
@@ -35,7 +35,7 @@ FILES = {
 @describe(
     Operation(
         tag=TAG,
-        summary="Get the web page: chat, documents, jobs, operations",
+        summary="Get the web page: chat, documents, jobs, operations, usage, webhooks",
         replies={200: Reply(description="HTML.", media_type="text/html"), 304: UNCHANGED},
         open=True,
     )

@@ -27,12 +27,11 @@ from api.services import owner, services
 from shared.jobs.serialization import seconds
 from shared.webhooks.deliveries import DELIVERY as DELIVERY_PREFIX
 from shared.webhooks.deliveries import STATUSES, Delivery, DeliveryAttempt
-from shared.webhooks.endpoints import Endpoint, check_secret
+from shared.webhooks.endpoints import DISABLED_BY_OWNER, Endpoint, check_secret
 
 blueprint = Blueprint("webhooks", __name__)
 
 TAG = "Webhooks"
-DISABLED_BY_OWNER = "by its owner"
 ROTATION = "Deliveries are also signed with the old secret for 24 hours."
 
 

@@ -205,7 +205,7 @@ class IndexCheck:
         # The document may have become ready, or the collection may have been reindexed, after the chunks were counted.
         latest = self._record(collection, document_id)
         try:
-            current = self._documents.collection_by_id(collection.id)
+            current = self._documents.collection_by_id(collection.id, hidden=True)
         except NotFound:  # deleted while it was checked
             return
         if latest is None or latest.status != "ready" or current.index != collection.index:

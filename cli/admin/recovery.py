@@ -168,7 +168,7 @@ class Recoverer:
 
     def _make_ready(self, document_id: str, description: Description, state: IndexState | None, job_id: str) -> bool:
         """Make a document ready if its collection's index has all of its chunks; return whether it is."""
-        collection = self._documents.collection_by_id(description.collection_id)
+        collection = self._documents.collection_by_id(description.collection_id, hidden=True)
         if state is None or (state.index, state.embedding_revision) != (collection.index, collection.embedding_revision):
             return False
         try:

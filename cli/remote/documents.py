@@ -15,7 +15,7 @@ from cli.remote.search_explanation import EXPLAINED, explain_hit, explain_search
 if TYPE_CHECKING:
     from enginehouse_client import Collection, Document, Hit
 
-collections = typer.Typer(cls=Group, help="List, show, reindex, check and delete collections.")
+collections = typer.Typer(cls=Group, help="List, show, reindex, check, delete and restore collections.")
 documents = typer.Typer(cls=Group, help="List, show and delete documents.")
 
 Name = Annotated[str, typer.Argument(help="Name of the collection.")]
@@ -163,13 +163,25 @@ def delete_collection(
     context: CommandContext,
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    permanent: Annotated[bool, typer.Option("--permanent", help="Delete its data at once.")] = False,
 ) -> None:
-    """Delete a collection with all its documents."""
+    """Delete a collection with all its documents. It can be restored for a minute, unless --permanent."""
     found = context.client.collection(name)
     if not yes:
         typer.confirm(f"Delete {found.name} and its {plural(found.documents, 'document')}?", abort=True, err=True)
-    context.client.delete_collection(name)
+    context.client.delete_collection(name, permanent=permanent)
     _print_deleted(context, name)
+
+
+@collections.command("restore")
+@server_command
+def restore_collection(context: CommandContext, name: Name) -> None:
+    """Restore a collection that was deleted less than a minute ago, with its documents."""
+    restored = context.client.restore_collection(name)
+    if context.out.as_json:
+        context.out.print_json({"name": restored.name, "documents": restored.documents})
+    else:
+        context.out.print_note(f"{restored.name} is restored with {plural(restored.documents, 'document')}")
 
 
 @collections.command("reindex")

@@ -77,9 +77,15 @@ class DocumentCalls(JobCalls):
         response = yield from self._call("PATCH", f"/collections/{_name(name)}", json=dict(settings))
         return Collection.from_json(response.json())
 
-    def delete_collection(self, name: str) -> Operation[None]:
-        """Delete a collection with all its documents. Raises NotFound."""
-        yield from self.remove(f"/collections/{_name(name)}")
+    def delete_collection(self, name: str, *, permanent: bool = False) -> Operation[None]:
+        """Delete a collection with all its documents. It can be restored for a minute, unless ``permanent``. Raises NotFound."""
+        yield from self.remove(f"/collections/{_name(name)}{'?permanent=true' if permanent else ''}")
+
+    def restore_collection(self, name: str) -> Operation[Collection]:
+        """Restore a deleted collection with its documents and return it. Raises NotFound once its minute is over, and Conflict if
+        another collection has its name since."""
+        response = yield from self._call("POST", f"/collections/{_name(name)}/restore")
+        return Collection.from_json(response.json())
 
     def reindex(
         self,

@@ -4,7 +4,9 @@ Only the password key and the last one have a time to live; documents are kept u
 ``eh:data`` belongs to a collection or a document and is deleted with it.
 
     eh:collections:<owner>           hash  collection name -> collection id
-    eh:collection:<id>               hash  the fields of ``models.Collection``
+    eh:collection:<id>               hash  the fields of ``models.Collection``; ``delete_at`` is the time until which it can be restored
+    eh:collection:deleted            zset  ids of all hidden collections, by the time in milliseconds until which they can be restored
+    eh:collection:deleted:<owner>    hash  name -> id of the last hidden collection with this name
     eh:collection:<id>:documents     zset  document ids, all with score 0, so that they sort by id
     eh:collection:<id>:deleted       set   ids of those documents that are hidden until they are deleted or restored
     eh:collection:<id>:files         hash  file of /v1/files -> id of the document made from it
@@ -29,6 +31,11 @@ from shared.redis_connection import PREFIX
 
 def names(owner: str) -> str:
     return f"{PREFIX}collections:{owner}"
+
+
+def deleted_collections(owner: str = "") -> str:
+    """All hidden collections, or those of an owner by name."""
+    return f"{PREFIX}collection:deleted:{owner}" if owner else f"{PREFIX}collection:deleted"
 
 
 def collection(collection_id: str) -> str:

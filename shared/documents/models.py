@@ -73,6 +73,8 @@ class Collection:
 
     ``title``, ``description``, ``metadata`` and ``expires_days`` are those of the vector store that the collection is in ``/v1``. It expires
     that many days after ``last_active_at``, its last use.
+
+    A collection with ``delete_at`` is hidden, and can be restored until then, in Unix milliseconds.
     """
 
     id: str
@@ -92,6 +94,7 @@ class Collection:
     metadata: Mapping[str, str] = field(default_factory=dict)
     expires_days: int | None = None
     last_active_at: int | None = None
+    delete_at: int | None = None
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Self:
@@ -113,6 +116,7 @@ class Collection:
             metadata=json.loads(fields.get("metadata") or "{}"),
             expires_days=_number(fields.get("expires_days")),
             last_active_at=_number(fields.get("last_active_at")),
+            delete_at=_number(fields.get("delete_at")),
         )
 
     @property

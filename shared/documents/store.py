@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import asdict
 from dataclasses import replace as replace_fields
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 Setting = str | int | None
 
 RESTORE_SECONDS = 60
-"""How long a deleted document can be restored. Until then it is hidden."""
+"""How long a deleted document or collection can be restored. Until then it is hidden."""
 
 DocumentUpdateResult = Literal["ok", "gone", "stale", "replaced"]
 """Result of a worker's write: done; the document was deleted; another attempt has taken over; or a newer version of the document
@@ -165,10 +166,22 @@ class Documents:
             raise NotFound(f"There is no collection {name[:80]!r}. Upload a document to create it.", param="collection")
         return self.collection_by_id(collection_id)
 
-    def collection_by_id(self, collection_id: str) -> Collection:
-        """The collection with this id, for workers. Raises NotFound if it was deleted."""
+    def find_deleted_collection(self, owner: str, name: str) -> Collection:
+        """The collection of this name that the owner has deleted last and can still restore. Raises NotFound."""
+        self._rights.require_collection(name)
+        collection_id = self._redis.hget(keys.deleted_collections(owner), name)
+        if collection_id is None:
+            raise NotFound(
+                f"No collection {name[:80]!r} can be restored. A deleted collection can be for {RESTORE_SECONDS} s.",
+                param="collection",
+            )
+        return self.collection_by_id(collection_id, hidden=True)
+
+    def collection_by_id(self, collection_id: str, *, hidden: bool = False) -> Collection:
+        """The collection with this id, for workers. One that is hidden until it is deleted is found only if ``hidden``. Raises
+        NotFound if it was deleted."""
         fields = self._redis.hgetall(keys.collection(collection_id))
-        if not fields:
+        if not fields or ("delete_at" in fields and not hidden):
             raise NotFound("The collection has been deleted.", param="collection")
         self._rights.require_collection(fields["name"])
         return Collection.from_hash(fields)
@@ -183,9 +196,14 @@ class Documents:
             return [Collection.from_hash(fields) for fields in pipeline.execute() if fields]
 
     def every_collection(self) -> Iterator[Collection]:
-        """The collections of all owners, unordered."""
+        """The collections of all owners, those that are hidden included, unordered."""
         for key in self._redis.scan_iter(keys.names("*"), count=500):
             yield from self.list_collections(key.removeprefix(keys.names("")))
+        for collection_id in self._redis.zrange(keys.deleted_collections(), 0, -1):
+            with suppress(NotFound):  # deleted in the meantime
+                collection = self.collection_by_id(collection_id, hidden=True)
+                if collection.delete_at is not None:  # else it was restored, and may be among the others
+                    yield collection
 
     def exists(self, document_id: str) -> bool:
         """Whether any owner has a document with this id."""
@@ -205,6 +223,39 @@ class Documents:
         Returns False if it was already gone.
         """
         return bool(self._scripts.drop_collection(id=collection.id, owner=collection.owner, name=collection.name))
+
+    def delete_collection_later(self, collection: Collection) -> int:
+        """Hide a collection with its documents, and delete it after ``RESTORE_SECONDS``; return the time in milliseconds until which
+        it can be restored. Jobs of its documents go on. Raises NotFound if it was deleted meanwhile."""
+        delete_at = self._scripts.delete_collection_later(id=collection.id, keep_ms=RESTORE_SECONDS * 1000)
+        if delete_at is None:
+            raise NotFound("The collection has been deleted.", param="collection")
+        return int(delete_at)
+
+    def restore_collection(self, collection: Collection) -> None:
+        """Show a hidden collection again. Raises NotFound if its time is over, Conflict if another collection has its name, and
+        QuotaExceeded if the owner has as many others as it may have."""
+        outcome, *value = self._scripts.restore_collection(id=collection.id, limit=self._settings.max_collections)
+        if outcome == "taken":
+            raise Conflict(
+                f"Collection {collection.name!r} cannot be restored, as there is another one of this name now. Delete that one first.",
+                code="name_taken",
+                param="collection",
+                details={"name": collection.name, "collection": value[0]},
+            )
+        if outcome == "limit":
+            raise QuotaExceeded("collections", int(value[0]))
+        if outcome == "gone":
+            raise NotFound(
+                f"Collection {collection.name!r} cannot be restored. A deleted collection can be for {RESTORE_SECONDS} s.",
+                param="collection",
+            )
+
+    def due_collections(self, limit: int, *, again_seconds: float) -> list[tuple[str, str]]:
+        """Hidden collections whose data has to be deleted now, each with its owner. Each is returned again after ``again_seconds``,
+        unless it is dropped by then."""
+        rows = self._scripts.due_collections(limit=limit, again_ms=int(1000 * again_seconds))
+        return [(str(collection), str(owner)) for collection, owner in rows]
 
     # Documents: methods for the API
 
@@ -348,12 +399,17 @@ class Documents:
         return str(outcome), str(other)
 
     def get(self, owner: str, document_id: str, *, hidden: bool = False) -> Document:
-        """The owner's document with this id. One that is hidden until it is deleted is found only if ``hidden``. Raises NotFound."""
+        """The owner's document with this id. One that is hidden until it is deleted, itself or with its collection, is found only if
+        ``hidden``. Raises NotFound."""
         fields = self._redis.hgetall(keys.document(document_id)) if is_id(DOCUMENT, document_id) else {}
-        if not fields or fields["owner"] != owner or ("delete_at" in fields and not hidden):
+        if not fields or fields["owner"] != owner or (not hidden and self._is_hidden(fields)):
             raise NotFound(f"Document {document_id[:80]!r} does not exist.", param="document")
         self._rights.require_collection(fields["collection"], "document")
         return Document.from_hash(fields)
+
+    def _is_hidden(self, document: Mapping[str, str]) -> bool:
+        """Whether a document is hidden until it is deleted, itself or with its collection."""
+        return "delete_at" in document or bool(self._redis.hexists(keys.collection(document["collection_id"]), "delete_at"))
 
     def find(self, document_id: str) -> Document | None:
         """The document with this id, whoever owns it."""

@@ -1,4 +1,4 @@
-"""Statistics of the last hour: a ring of samples in Redis, one every ten seconds, for charts.
+"""Statistics of the last hour and the last day: two rings of samples in Redis, one every ten seconds or five minutes, for charts.
 
 A sample has the state of queues and engines at its time and the counters of ``stats``, which only grow. What happened between two
 samples is the difference of their counters; if the sample before is missing, it is unknown, not zero.
@@ -19,11 +19,7 @@ from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.lua_scripts import Clock
 from shared.redis_connection import PREFIX
 
-INTERVAL_SECONDS = 10
-MAX_MINUTES = 60
-# One more than an hour, as counters need the sample before the first one.
-KEPT_SAMPLES = 1 + MAX_MINUTES * 60 // INTERVAL_SECONDS
-# A sample has all GPUs first, then the queues with most waiting jobs, as far as they fit: the ring takes 3 MB at most.
+# A sample has all GPUs first, then the queues with most waiting jobs, as far as they fit: the rings take 5 MB at most.
 MAX_SAMPLE_BYTES = 8000
 FAILURES = ("failed", "expired")
 
@@ -37,11 +33,32 @@ GPU_VALUES = ("tokens", "seen_at", *GPU_STATES)
 
 
 @dataclass(frozen=True)
+class Ring:
+    """The samples of the last ``minutes``, one in each interval."""
+
+    name: str
+    interval_seconds: int
+    minutes: int
+
+    @property
+    def kept(self) -> int:
+        """How many samples it has: one more than it shows, as counters need the sample before the first one."""
+        return 1 + self.minutes * 60 // self.interval_seconds
+
+
+HOUR, DAY = Ring("hour", 10, 60), Ring("day", 300, 24 * 60)
+RINGS = (HOUR, DAY)
+MAX_MINUTES = DAY.minutes
+
+
+@dataclass(frozen=True)
 class History:
-    """Samples of consecutive intervals; None where none was written. Interval ``first + i`` begins at that number times ten seconds."""
+    """Samples of consecutive intervals; None where none was written. Interval ``first + i`` begins at that number times
+    ``interval_seconds``."""
 
     first: int
     samples: Sequence[Mapping[str, Any] | None]
+    interval_seconds: int = HOUR.interval_seconds
 
     def totals(self, name: str) -> Series:
         """A value of the whole server."""
@@ -113,7 +130,7 @@ def _speed(tokens: float | None, seen_at: float | None, tokens_now: float | None
 
 
 class StatsHistory:
-    """Writes and reads the ring of one Redis."""
+    """Writes and reads the rings of one Redis."""
 
     def __init__(self, client: redis.Redis, *, clock: Clock | None = None) -> None:
         self._client: Any = client
@@ -122,33 +139,44 @@ class StatsHistory:
         self._worker_registry = WorkerRegistry(client, clock=clock)
 
     def record(self, alive_seconds: float) -> bool:
-        """Write the sample of this interval; returns whether that was to be done.
+        """Write the sample of this interval into each ring that lacks it; returns whether one did.
 
-        Any number of processes may call it, as often as they like: the first one in an interval of ten seconds writes. Workers with a
+        Any number of processes may call it, as often as they like: the first one in an interval of a ring writes. Workers with a
         heartbeat within ``alive_seconds`` count.
         """
-        if self._client.get(f"{PREFIX}stats:interval") == str(self._interval()):
+        now_ms = self._worker_registry.now_ms()
+        newest = self._client.mget([f"{PREFIX}stats:interval:{ring.name}" for ring in RINGS])
+        due = [ring for ring, interval in zip(RINGS, newest, strict=True) if interval != str(_interval(ring, now_ms))]
+        if not due:
             return False
         sample = sample_of(self._stats_reader.collect(), self._worker_registry.alive(alive_seconds))
-        interval_ms = 1000 * INTERVAL_SECONDS
-        return bool(self._scripts.record_sample(sample=sample, interval_ms=interval_ms, kept=KEPT_SAMPLES))
+        written = [
+            self._scripts.record_sample(ring=ring.name, sample=sample, interval_ms=1000 * ring.interval_seconds, kept=ring.kept)
+            for ring in due
+        ]
+        return any(written)
 
     def read(self, minutes: int) -> History:
-        """The samples of the last minutes, the newest last, and before them the one that their counters need."""
-        count = minutes * 60 // INTERVAL_SECONDS + 1
+        """The samples of the last minutes, the newest last, and before them the one that their counters need.
+
+        They are those of the ring with the shortest intervals that goes back so far.
+        """
+        ring = next(ring for ring in RINGS if minutes <= ring.minutes)
+        count = minutes * 60 // ring.interval_seconds + 1
         found: dict[int, str] = {}
-        for entry in self._client.lrange(f"{PREFIX}stats:samples", 0, count):
+        for entry in self._client.lrange(f"{PREFIX}stats:samples:{ring.name}", 0, count):
             interval, _, sample = entry.partition(" ")
             found.setdefault(int(interval), sample)
-        last = self._interval()
+        last = _interval(ring, self._worker_registry.now_ms())
         # The sample of the present interval is written within its first seconds.
         last -= last not in found
         first = last - count + 1
         samples = [json.loads(found[interval]) if interval in found else None for interval in range(first, last + 1)]
-        return History(first + 1, samples)
+        return History(first + 1, samples, ring.interval_seconds)
 
-    def _interval(self) -> int:
-        return self._worker_registry.now_ms() // (1000 * INTERVAL_SECONDS)
+
+def _interval(ring: Ring, now_ms: int) -> int:
+    return now_ms // (1000 * ring.interval_seconds)
 
 
 def sample_of(stats: Stats, workers: Iterable[Worker]) -> str:

@@ -46,6 +46,8 @@ KINDS: tuple[Kind, ...] = ("generate", "ingest", "delete", "reindex", "unpack", 
 
 ENDPOINT = "whk"
 MAX_ENDPOINTS = 16
+# Why an endpoint is not called that its owner has disabled.
+DISABLED_BY_OWNER = "by its owner"
 # For this time after a rotation, deliveries are also signed with the previous secret.
 ROTATION_MS = 24 * 3600 * 1000
 

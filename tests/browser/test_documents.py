@@ -36,6 +36,11 @@ def test_a_collection_is_created_and_bad_names_are_explained(page: Page, stack: 
     page.get_by_role("button", name="Delete collection").click()
     dialog.get_by_role("button", name="Delete collection").click()
     expect(page.get_by_role("link", name="shelf")).to_have_count(0)
+    assert stack.client.get("/collections/shelf").status_code == 404
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("link", name="shelf")).to_be_visible()
+    expect(page).to_have_url(re.compile("/ui/documents/shelf$"))
+    assert stack.client.get("/collections/shelf").json()["chunk_tokens"] == 128
 
 
 def test_a_drop_is_one_batch(page: Page, stack: Stack) -> None:

@@ -191,6 +191,43 @@ def test_jobs_are_searched_by_text_and_collection_in_the_address(page: Page, sta
     expect(page.locator(f"[data-job={ingest}]")).to_be_visible()
 
 
+def test_jobs_are_filtered_by_time_and_metadata(page: Page, stack: Stack) -> None:
+    marked = stack.generate("One of the run.", metadata={"run": "seven", "team": "search"})["id"]
+    other = stack.generate("One of another run.", metadata={"run": "eight"})["id"]
+    for job in (marked, other):
+        stack.ended(job)
+    page.goto("/ui/jobs")
+    expect(page.locator(f"[data-job={other}]")).to_be_visible()
+    metadata = page.get_by_label("Metadata")
+    metadata.fill("seven")
+    metadata.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("is not name=value")
+    metadata.fill("run=seven, team=search")
+    metadata.press("Enter")
+    expect(page).to_have_url(re.compile(r"metadata\.run=seven&metadata\.team=search$"))
+    expect(page.locator("[data-job]")).to_have_count(1)
+    expect(page.locator(f"[data-job={marked}]")).to_be_visible()
+    expect(page.get_by_role("button", name="Completed 1", exact=True)).to_be_visible()
+    page.get_by_label("Submitted").select_option("Last hour")
+    expect(page).to_have_url(re.compile("within=1h"))
+    expect(page.locator(f"[data-job={marked}]")).to_be_visible()
+    page.get_by_label("Submitted").select_option("Between…")
+    page.get_by_label("to", exact=True).fill("2025-01-01T00:00")
+    expect(page.get_by_text("No job matches")).to_be_visible()
+    page.reload()
+    expect(page.get_by_label("Metadata")).to_have_value("run=seven, team=search")
+    expect(page.get_by_label("to", exact=True)).to_have_value("2025-01-01T00:00")
+    page.get_by_label("to", exact=True).fill("2100-01-01T00:00")
+    page.get_by_label("Select all that are loaded").check()
+    page.get_by_role("group", name="Selection").get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("No job matches")).to_be_visible()
+    assert stack.client.get(f"/jobs/{marked}").status_code == 404
+    page.get_by_role("button", name="Clear filters").first.click()
+    expect(page).to_have_url(re.compile("/ui/jobs$"))
+    expect(page.locator(f"[data-job={other}]")).to_be_visible()
+
+
 def test_a_job_shows_its_request_and_copies_it_as_a_command(page: Page, context: BrowserContext, stack: Stack) -> None:
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     add_documents(stack, "tariffs", fines_txt="A late book costs a euro.")

@@ -17,6 +17,8 @@ VIEWS = ["/", "/ui/documents/views", "/ui/documents/views?q=harbour", "/ui/jobs"
 def furnished(stack: Stack) -> str:
     """A stack with something to see in each view, and the path of a finished job."""
     add_documents(stack, "views", boats_txt="Boats sail at noon from the harbour.", empty_txt="")
+    # A queue is listed once it has had a job, and searches are jobs of the queue io.
+    assert stack.post("/collections/views/search", {"query": "harbour"}).status_code in (200, 202)
     job = stack.generate("# A title\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```python\nx = 1\n```\n\n1. one")["id"]
     stack.ended(job)
     return f"/ui/jobs/{job}"
@@ -188,10 +190,10 @@ def test_operations_show_queues_workers_and_models(page: Page, stack: Stack, fur
     page.goto("/ui/operations")
     expect(page.locator(".tile")).to_have_count(5)
     expect(page.locator(".tile canvas")).to_have_count(5)
-    expect(page.get_by_role("img", name=re.compile("^Queued, last 1 h: lowest 0, highest [0-9]+, last"))).to_be_visible()
+    expect(page.get_by_role("slider", name=re.compile("^Queued, last 1 h: lowest 0, highest [0-9]+, last"))).to_be_visible()
     queues = page.get_by_role("group", name="Table of queues")
     expect(queues).to_contain_text("gpu.echo")
-    expect(queues.get_by_role("img", name=re.compile("^Waiting in gpu.echo, last"))).to_be_visible()
+    expect(queues.get_by_role("slider", name=re.compile("^Waiting in gpu.echo, last"))).to_be_visible()
     queues.get_by_role("button", name="Pause io").click()
     expect(queues.get_by_role("button", name="Resume io")).to_be_visible()
     queues.get_by_role("button", name="Resume io").click()
@@ -205,6 +207,32 @@ def test_operations_show_queues_workers_and_models(page: Page, stack: Stack, fur
     expect(card.locator("p").first).to_have_text(other)
     expect(card.get_by_text("Ready")).to_be_visible()
     expect(page.get_by_text("None: no job has lost all its workers.")).to_be_visible()
+
+
+def test_charts_show_their_values_and_other_spans(page: Page, furnished: str) -> None:
+    page.goto("/ui/operations")
+    chart = page.locator(".tile").first.get_by_role("slider")
+    expect(chart).to_have_attribute("aria-valuetext", re.compile(r"^[0-9]+, \d\d:\d\d:\d\d$"))
+    chart.hover(position={"x": 2, "y": 10})
+    expect(chart.locator(".spark-value")).to_have_text(re.compile(r"^(nothing recorded|[0-9]+), \d\d:\d\d:\d\d$"))
+    first = chart.get_attribute("aria-valuenow")
+    page.mouse.move(0, 0)
+    expect(chart.locator(".spark-value")).to_have_count(0)
+    # With the keyboard, from the newest value backwards.
+    page.get_by_role("group", name="Time range of the charts").get_by_role("button", name="1 day").focus()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"minutes=1440$"))
+    expect(chart).to_have_attribute("aria-label", re.compile("^Queued, last 24 h"))
+    expect(chart).to_have_attribute("aria-valuetext", re.compile(r", \d\d:\d\d$"))
+    page.get_by_role("button", name="15 min").click()
+    expect(chart).to_have_attribute("aria-label", re.compile("^Queued, last 15 min"))
+    chart.focus()
+    page.keyboard.press("Home")
+    expect(chart).to_have_attribute("aria-valuenow", "0")
+    page.keyboard.press("ArrowRight")
+    expect(chart).to_have_attribute("aria-valuenow", "1")
+    expect(chart.locator(".spark-value")).to_be_visible()
+    assert first is not None
 
 
 def test_the_lamp_is_green_only_when_nothing_wants_attention(page: Page, stack: Stack, axe: str) -> None:

@@ -52,6 +52,7 @@ CALLS = [
     "request_batch",
     "request_batches",
     "request_results",
+    "restore_collection",
     "restore_document",
     "retry",
     "revoke_key",

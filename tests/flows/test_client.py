@@ -324,6 +324,10 @@ def test_documents_and_collections_are_listed_and_deleted(client: Client, collec
     client.delete_collection(collection)
     with pytest.raises(NotFound):
         list(client.documents(collection))
+    assert client.restore_collection(collection).name == collection
+    client.delete_collection(collection, permanent=True)
+    with pytest.raises(NotFound):
+        client.restore_collection(collection)
 
 
 def test_search_modes_filters_and_reindex(client: Client, collection: str) -> None:

@@ -270,6 +270,9 @@ def test_documents_are_searched_listed_and_deleted(stack: Stack) -> None:
     assert run(stack, "documents", "show", document["id"]).returncode == 4
     assert run(stack, "collections", "delete", collection).returncode == 1, "nobody is there to be asked"
     assert run(stack, "collections", "delete", collection, "--yes").returncode == 0
+    assert "is restored" in run(stack, "collections", "restore", collection).stderr
+    assert run(stack, "collections", "delete", collection, "--yes", "--permanent").returncode == 0
+    assert run(stack, "collections", "restore", collection).returncode == 4
     assert run(stack, "collections", "show", collection).returncode == 4
 
 

@@ -129,9 +129,46 @@ def test_a_deleted_document_loses_its_data_after_a_minute(stack: Stack) -> None:
 def test_a_deleted_collection_is_gone(stack: Stack) -> None:
     [document] = upload(stack, "dropped", ("a.txt", b"some text"))
     settled(stack, document)
-    assert stack.client.delete("/collections/dropped").json()["deleted"] is True
+    answer = stack.client.delete("/collections/dropped?permanent=true").json()
+    assert (answer["object"], answer["deleted"]) == ("collection", True)
     assert stack.client.get("/collections/dropped").status_code == 404
     assert stack.client.get(f"/documents/{document['id']}").status_code == 404
+    assert stack.client.post("/collections/dropped/restore").status_code == 404
+    assert not list(stack.data.glob(f"documents/{document['id']}*"))
+
+
+def test_a_deleted_collection_is_restored_with_its_documents(stack: Stack) -> None:
+    [document] = upload(stack, "trashed", ("secret.txt", b"The secret word is abracadabra."))
+    settled(stack, document)
+    answer = stack.client.delete("/collections/trashed").json()
+    assert answer["deleted"] is True
+    assert answer["restorable_until"] > document["created_at"]
+    for path in ("/collections/trashed", f"/documents/{document['id']}", f"/documents/{document['id']}/file"):
+        assert stack.client.get(path).status_code == 404, path
+    assert stack.post("/collections/trashed/search", {"query": "secret"}).status_code == 404
+    assert "trashed" not in [each["name"] for each in stack.client.get("/collections").json()["data"]]
+    # Its name is free, and taken while another collection has it.
+    [other] = upload(stack, "trashed", ("new.txt", b"Nothing secret."))
+    settled(stack, other)
+    refused = stack.client.post("/collections/trashed/restore")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "name_taken")
+    assert stack.client.delete("/collections/trashed?permanent=true").status_code == 200
+    restored = stack.client.post("/collections/trashed/restore").json()
+    assert (restored["id"], restored["documents"]) == (answer["id"], 1)
+    [hit] = stack.post("/collections/trashed/search", {"query": "secret word"}).json()["data"]
+    assert hit["document_id"] == document["id"]
+
+
+def test_a_deleted_collection_loses_its_data_after_a_minute(stack: Stack) -> None:
+    [document] = upload(stack, "overdue", ("secret.txt", b"The secret word is abracadabra."))
+    settled(stack, document)
+    collection = stack.client.delete("/collections/overdue").json()["id"]
+    # Nobody waits for the minute here: its end is set to now.
+    redis_client = connect(stack.redis_url())
+    redis_client.zadd("eh:collection:deleted", {collection: 1})
+    wait_until(lambda: not list(stack.data.glob(f"documents/{document['id']}*")), "the folder of its document is deleted")
+    wait_until(lambda: not list(redis_client.scan_iter(f"eh:collection:{collection}*")), "its records are deleted")
+    assert stack.client.post("/collections/overdue/restore").status_code == 404
 
 
 def test_the_tutorial_upload_goes_to_the_default_collection(stack: Stack) -> None:

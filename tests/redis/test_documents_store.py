@@ -9,7 +9,7 @@ import redis
 from shared.documents.files import DocumentFiles
 from shared.documents.models import Collection, Document
 from shared.documents.store import Documents
-from shared.errors import Conflict, InvalidValue, NotFound
+from shared.errors import Conflict, InvalidValue, NotFound, QuotaExceeded
 from shared.ids import DOCUMENT, new_id
 from shared.settings import Settings
 
@@ -260,6 +260,71 @@ def test_a_deleted_document_is_hidden_counted_and_restored(timed: Documents, clo
     assert register(timed, collection, "a" * 64)[0].id == document.id, "its bytes are known again"
     clock.now += 3_600_000
     assert timed.due_deletions(10, again_seconds=60) == []
+
+
+def test_a_deleted_collection_is_hidden_and_restored_as_it_was(timed: Documents, clock: Clock) -> None:
+    collection = timed.ensure_collection("ada", "papers", MODEL)
+    document, _ = register(timed, collection, "a" * 64)
+    until = timed.delete_collection_later(collection)
+    assert until == clock.now + 60_000
+    clock.now += 1000
+    assert timed.delete_collection_later(collection) == until, "a repeated call does not prolong the time"
+    assert timed.list_collections("ada") == []
+    for find in (
+        lambda: timed.find_collection("ada", "papers"),
+        lambda: timed.collection_by_id(collection.id),
+        lambda: timed.get("ada", document.id),
+        lambda: timed.find_deleted_collection("bob", "papers"),
+    ):
+        with pytest.raises(NotFound):
+            find()
+    hidden = timed.find_deleted_collection("ada", "papers")
+    assert hidden == timed.collection_by_id(collection.id, hidden=True)
+    assert list(timed.every_collection()) == [hidden], "maintenance still sees it"
+    assert timed.finish(document.id, "job_1", 1, "ready", pages=1, chunks=1) == "ok", "its documents are read on"
+    timed.restore_collection(hidden)
+    timed.restore_collection(hidden)
+    assert timed.find_collection("ada", "papers") == collection
+    assert list(timed.every_collection()) == [collection]
+    assert timed.get("ada", document.id).status == "ready"
+    with pytest.raises(NotFound):
+        timed.find_deleted_collection("ada", "papers")
+    clock.now += 3_600_000
+    assert timed.due_collections(10, again_seconds=60) == []
+
+
+def test_a_deleted_collection_is_due_until_it_is_dropped(timed: Documents, clock: Clock, redis_client: "redis.Redis") -> None:
+    collection = timed.ensure_collection("ada", "papers", MODEL)
+    clock.now = timed.delete_collection_later(collection)
+    with pytest.raises(NotFound, match="60 s"):
+        timed.restore_collection(collection)
+    assert timed.due_collections(10, again_seconds=60) == [(collection.id, "ada")]
+    assert timed.due_collections(10, again_seconds=60) == []
+    clock.now += 60_000
+    assert timed.due_collections(10, again_seconds=60) == [(collection.id, "ada")], "its job was lost"
+    assert timed.drop_collection(collection)
+    clock.now += 60_000
+    assert timed.due_collections(10, again_seconds=60) == []
+    assert list(redis_client.scan_iter()) == []
+
+
+def test_a_deleted_collection_gives_way_to_one_with_its_name(timed: Documents, redis_client: "redis.Redis") -> None:
+    first = timed.ensure_collection("ada", "papers", MODEL)
+    timed.delete_collection_later(first)
+    second = timed.ensure_collection("ada", "papers", MODEL)
+    assert second.id != first.id
+    with pytest.raises(Conflict, match="papers") as refused:
+        timed.restore_collection(first)
+    assert (refused.value.code, refused.value.details["collection"]) == ("name_taken", second.id)
+    timed.delete_collection_later(second)
+    assert timed.find_deleted_collection("ada", "papers").id == second.id, "of two with one name, the last can be restored"
+    redis_client.hset("eh:owner:ada:limits", "collections", 1)
+    timed.ensure_collection("ada", "letters", MODEL)
+    with pytest.raises(QuotaExceeded):
+        timed.restore_collection(second)
+    redis_client.delete("eh:owner:ada:limits")
+    timed.restore_collection(second)
+    assert timed.find_collection("ada", "papers").id == second.id
 
 
 def test_a_deleted_document_is_due_until_it_is_removed(timed: Documents, clock: Clock, redis_client: "redis.Redis") -> None:

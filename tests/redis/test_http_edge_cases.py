@@ -247,7 +247,7 @@ def test_a_collection_whose_deletion_is_rejected_stays_visible(settings: Setting
     client = full(settings, "io", system)
     client.post("/collections", json={"name": "default"})
     if call == "delete":
-        answer = client.delete("/collections/default")
+        answer = client.delete("/collections/default?permanent=true")
     else:
         answer = client.post("/clear_db", json={"confirm": True})
     assert answer.status_code == 429
@@ -261,7 +261,7 @@ def test_a_deletion_is_accepted_although_no_client_may_wait(settings: Settings, 
         app.extensions["enginehouse"].job_waiter.acquire_slot("waits")
     client = app.test_client()
     client.post("/collections", json={"name": "papers"})
-    answer = client.delete("/collections/papers")
+    answer = client.delete("/collections/papers?permanent=true")
     assert (answer.status_code, answer.get_json()["kind"]) == (202, "delete")
     assert client.get("/collections/papers").status_code == 404
 

@@ -9,7 +9,7 @@ import redis
 from shared.errors import EngineFault
 from shared.jobs.models import Status
 from shared.jobs.stats import QueueState, Stats
-from shared.jobs.stats_history import GPU_STATES, KEPT_SAMPLES, MAX_SAMPLE_BYTES, History, StatsHistory, sample_of
+from shared.jobs.stats_history import DAY, GPU_STATES, HOUR, MAX_SAMPLE_BYTES, History, StatsHistory, sample_of
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from tests.conftest import Clock, JobSystem
 from tests.redis.test_stats import claim, submit
@@ -45,8 +45,8 @@ def test_one_process_writes_the_sample_of_an_interval(redis_client: redis.Redis,
     assert [record(history), record(other), record(history)] == [True, False, False]
     clock.advance(10)
     assert [record(other), record(history)] == [True, False]
-    assert redis_client.llen("eh:stats:samples") == 2
-    assert 0 < redis_client.ttl("eh:stats:samples") <= 3610
+    assert redis_client.llen("eh:stats:samples:hour") == 2
+    assert 0 < redis_client.ttl("eh:stats:samples:hour") <= 3610
 
 
 def test_what_happened_between_two_samples_is_counted_by_queue(system: JobSystem, history: StatsHistory, clock: Clock) -> None:
@@ -99,6 +99,26 @@ def test_an_interval_without_a_sample_is_a_gap_and_not_a_zero(system: JobSystem,
     system.transitions.cancel(job, "ada")
 
 
+def test_a_day_has_a_sample_of_each_five_minutes(
+    redis_client: redis.Redis, system: JobSystem, history: StatsHistory, clock: Clock
+) -> None:
+    record(history)
+    jobs = [submit(system) for _ in range(2)]
+    for _ in range(60):
+        clock.advance(10)
+        record(history)
+    assert redis_client.llen("eh:stats:samples:day") in (2, 3)
+    assert 0 < redis_client.ttl("eh:stats:samples:day") <= 86_700
+    seen = history.read(61)
+    assert (seen.interval_seconds, len(seen.samples)) == (300, 13)
+    assert seen.totals("queued")[-1] == 2
+    assert sum(grown or 0 for grown in seen.growth("submitted")) == 2
+    assert len(history.read(DAY.minutes).samples) == DAY.kept
+    assert history.read(60).interval_seconds == 10
+    for job in jobs:
+        system.transitions.cancel(job, "ada")
+
+
 def test_a_gpu_worker_reports_engine_and_all_its_gpus(history: StatsHistory) -> None:
     record(history)
     seen = history.read(1)
@@ -139,9 +159,9 @@ def test_the_ring_is_bounded(redis_client: redis.Redis, history: StatsHistory, c
     assert f"gpu.{'m' * 60}199" in sample["queues"]
     seen = History(0, [sample, sample])
     assert seen.queue(f"gpu.{'m' * 60}0", "waiting") == [None]
-    for _ in range(KEPT_SAMPLES + 20):
+    for _ in range(HOUR.kept + 20):
         record(history)
         clock.advance(10)
-    assert redis_client.llen("eh:stats:samples") == KEPT_SAMPLES
+    assert redis_client.llen("eh:stats:samples:hour") == HOUR.kept
     assert len(history.read(60).totals("queued")) == 360
     assert None not in history.read(60).totals("queued")

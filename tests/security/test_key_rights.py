@@ -169,6 +169,7 @@ def test_a_collection_that_is_not_allowed_is_refused_by_each_call(
         ("GET", "/collections/closed", {}),
         ("PATCH", "/collections/closed", {"chunk_tokens": 100}),
         ("DELETE", "/collections/closed", {}),
+        ("POST", "/collections/closed/restore", {}),
         ("POST", "/collections/closed/reindex", {}),
         ("GET", "/collections/closed/documents", {}),
         ("POST", "/collections/closed/search", {"query": "x"}),

@@ -2,14 +2,14 @@
 
 import { signal, useSignal } from "@preact/signals";
 import type { IconNode } from "lucide";
-import { Activity, FileText, ListChecks, LogOut, MessageSquare, Search, Webhook as WebhookIcon } from "lucide";
+import { Activity, FileText, Gauge, ListChecks, LogOut, MessageSquare, Search, Webhook as WebhookIcon } from "lucide";
 import type { ComponentType } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { ChatView } from "./chat/view.tsx";
 import { signedIn, signIn, useKey } from "./key.ts";
 import { palette, Palette, ShortcutHelp, shortcutHelp } from "./palette.tsx";
 import { href, segments } from "./router.ts";
-import { attention, attentionKnown, health, me, waitingFor } from "./store.ts";
+import { attention, attentionKnown, health, me, placeOf, waitingFor } from "./store.ts";
 import { Confirmation, Dialog, Icon, Toasts } from "./ui/basics.tsx";
 
 export interface ViewEntry {
@@ -39,6 +39,7 @@ export const VIEWS: ViewEntry[] = [
   { name: "documents", title: "Documents", icon: FileText, view: later("documents", async () => (await import("./documents/view.tsx")).DocumentsView) },
   { name: "jobs", title: "Jobs", icon: ListChecks, view: later("jobs", async () => (await import("./jobs/view.tsx")).JobsView) },
   { name: "operations", title: "Operations", icon: Activity, view: later("operations", async () => (await import("./operations/view.tsx")).OperationsView) },
+  { name: "usage", title: "Usage", icon: Gauge, view: later("usage", async () => (await import("./usage/view.tsx")).UsageView) },
   { name: "webhooks", title: "Webhooks", icon: WebhookIcon, view: later("webhooks", async () => (await import("./operations/webhooks.tsx")).WebhooksView) },
 ];
 
@@ -91,7 +92,7 @@ function Lamp() {
       <button id="health" type="button" class="lamp" data-state={state} aria-haspopup="dialog" onClick={() => (open.value = true)}><span class="dot" aria-hidden="true" /><span>{words}</span></button>
       {open.value && (
         <Dialog heading="What needs attention" onClose={() => (open.value = false)}>
-          <ul class="plain-list">{things.map((thing) => <li key={thing.text}><a href={thing.href} onClick={() => (open.value = false)}>{thing.text}</a></li>)}</ul>
+          <ul class="plain-list">{things.map((thing) => <li key={thing.message}><a href={placeOf(thing)} onClick={() => (open.value = false)}>{thing.message}</a></li>)}</ul>
         </Dialog>
       )}
     </>

@@ -23,12 +23,14 @@ const SHORTCUTS: [string, string][] = [
   ["g d", "Documents"],
   ["g j", "Jobs"],
   ["g o", "Operations"],
+  ["g u", "Usage and limits"],
+  ["g w", "Webhooks"],
   ["n", "New chat"],
   ["/", "The search or filter of the view"],
   ["Esc", "Close what is open"],
   ["?", "These shortcuts"],
 ];
-const GO: Record<string, string> = { c: "/", d: "/ui/documents", j: "/ui/jobs", o: "/ui/operations", w: "/ui/webhooks" };
+const GO: Record<string, string> = { c: "/", d: "/ui/documents", j: "/ui/jobs", o: "/ui/operations", u: "/ui/usage", w: "/ui/webhooks" };
 
 let prefix = 0;
 document.addEventListener("keydown", (event) => {
@@ -67,6 +69,7 @@ function commands(text: string): Command[] {
     { title: "Jobs", hint: "g j", run: () => go("/ui/jobs") },
     { title: "Failed jobs", run: () => go("/ui/jobs?status=failed") },
     ...(me.value?.admin === false ? [] : [{ title: "Operations", hint: "g o", run: () => go("/ui/operations") }, { title: "API keys", run: () => go("/ui/operations/keys") }]),
+    { title: "Usage and limits", hint: "g u", run: () => go("/ui/usage") },
     { title: "Webhooks", hint: "g w", run: () => go("/ui/webhooks") },
     { title: "API reference", run: () => location.assign("/docs") },
     { title: "Keyboard shortcuts", hint: "?", run: () => (shortcutHelp.value = true) },

@@ -91,6 +91,9 @@ export function ago(seconds: number, now = Date.now() / 1000): string {
   return new Date(seconds * 1000).toLocaleDateString("en", { day: "numeric", month: "short", year: "numeric" });
 }
 
+/** The time of day, for charts. */
+export const clockTime = (seconds: number, exact: boolean) => new Date(seconds * 1000).toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", ...(exact ? { second: "2-digit" } : {}), hourCycle: "h23" });
+
 export const fullTime = (seconds: number) => new Date(seconds * 1000).toLocaleString("en", { dateStyle: "medium", timeStyle: "medium" });
 
 export function bytes(size: number): string {

@@ -25,6 +25,19 @@ test("an empty page is not the end while older jobs may match", async () => {
   assert.deepEqual(asked.map((path) => new URLSearchParams(path.split("?")[1]).get("after")), [null, "job_2", "job_1"]);
 });
 
+test("a filter of the address becomes one of the API", async () => {
+  const { asSelection, parseMetadata, readFilter, resolveTimes, metadataLine } = await import("../src/jobs/filter.ts");
+  const filter = readFilter(new URLSearchParams("status=failed&within=1h&metadata.team=search&tab=output&q="));
+  assert.deepEqual(filter, { status: "failed", within: "1h", "metadata.team": "search" });
+  assert.deepEqual(resolveTimes(filter, 10_003), { status: "failed", "metadata.team": "search", since: "6400" });
+  assert.deepEqual(asSelection(filter, 10_003), { status: "failed", since: 6400, metadata: { team: "search" } });
+  assert.deepEqual(resolveTimes({ since: "nonsense", until: "2026-01-31T12:00Z" }), { until: "1769860800" });
+  assert.equal(metadataLine(filter), "team=search");
+  assert.deepEqual(parseMetadata(" team=search , run = 3=4 "), { team: "search", run: "3=4" });
+  assert.equal(parseMetadata("team"), "“team” is not name=value.");
+  assert.equal(parseMetadata("a=1,b=2,c=3,d=4,e=5"), "At most 4 names.");
+});
+
 test("a command asks the same again, and nothing that the call does not have", async () => {
   const { asCurl } = await import("../src/jobs/curl.ts");
   const place = { server: "http://host", signedIn: true };

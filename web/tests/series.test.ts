@@ -13,6 +13,7 @@ test("the newest value may be missing for a moment, an older one is not the newe
 test("a rate is that of the last minute, and gaps stay gaps", () => {
   assert.deepEqual(perMinute([1, 1, 1, 1, 1, 1, 7], 10), [1, 2, 3, 4, 5, 6, 12]);
   assert.deepEqual(perMinute([null, 2, null, 4], 10), [null, 2, null, 6]);
+  assert.deepEqual(perMinute([null, 10, 1], 300), [null, 2, 0.2]);
 });
 
 test("a chart is described with what is missing in it", () => {

@@ -73,7 +73,7 @@ def raise_if_deleted(attempt: AttemptHandle, documents: Documents, settings: Set
     """Remove what an attempt has written, and raise AttemptStopped (``cancel``), if its document or collection was deleted."""
     document_id, collection_id = attempt.spec["document_id"], attempt.spec["collection_id"]
     try:
-        documents.collection_by_id(collection_id)
+        documents.collection_by_id(collection_id, hidden=True)
         documents.get(attempt.job.owner, document_id, hidden=True)
     except NotFound:
         _remove_traces(document_id, collection_id, settings, search_index)
@@ -177,7 +177,7 @@ class _Ingestion:
     def _indexer(self) -> Indexer:
         """Indexer for the collection's current index. Raises DocumentRejected if this worker lacks its embedding model."""
         try:
-            collection = self._documents.collection_by_id(self._document.collection_id)
+            collection = self._documents.collection_by_id(self._document.collection_id, hidden=True)
             embedder = self._embedders.for_model(collection.embedding_model)
             if not embedder.is_loaded:
                 self._attempt.report_progress("loading_model", 0, 0, "models")

@@ -140,7 +140,7 @@ class _Reindex:
         return self._attempt.spec.get("chunk_tokens"), self._attempt.spec.get("chunk_overlap_tokens")
 
     def _collection(self) -> Collection:
-        return self._documents.collection_by_id(self._collection_id)
+        return self._documents.collection_by_id(self._collection_id, hidden=True)
 
     def _indexer(self) -> Indexer:
         collection, (size, overlap) = self._collection(), self._chunk_settings

@@ -79,7 +79,7 @@ class SearchIndex:
         If the collection no longer exists, all its indexes are dropped.
         """
         try:
-            collection = self._documents.collection_by_id(collection_id)
+            collection = self._documents.collection_by_id(collection_id, hidden=True)
         except NotFound:
             self.drop_collection(collection_id)
             return

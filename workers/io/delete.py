@@ -26,7 +26,7 @@ def delete(attempt: AttemptHandle, documents: Documents, settings: Settings, sea
     files = DocumentFiles(settings.documents_dir)
     collection_id, document_id = attempt.spec["collection_id"], attempt.spec.get("document_id")
     if document_id is not None and "position" in attempt.spec:
-        collection = documents.collection_by_id(collection_id)
+        collection = documents.collection_by_id(collection_id, hidden=True)
         left = redact_chunk(files, search_index, collection, document_id, attempt.spec["position"])
         if left is None:
             return {"deleted": True, "chunks": 0}
@@ -41,7 +41,7 @@ def delete(attempt: AttemptHandle, documents: Documents, settings: Settings, sea
         return {"deleted": True, "documents": 1}
     # The API drops the record after it has submitted this job, which hides the collection immediately, but may die in between.
     with suppress(NotFound):
-        documents.drop_collection(documents.collection_by_id(collection_id))
+        documents.drop_collection(documents.collection_by_id(collection_id, hidden=True))
     for member_id in documents.document_ids(collection_id):
         remove_description(files, member_id)
     total, done = documents.count_documents(collection_id), 0

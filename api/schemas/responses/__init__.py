@@ -4,7 +4,7 @@ The server does not validate its own responses; tests validate every response th
 described here.
 """
 
-from api.schemas.responses.account import Account, AccountKey, AccountRights
+from api.schemas.responses.account import Account, AccountKey, AccountRights, Attention, AttentionList, AttentionSubject
 from api.schemas.responses.administration import (
     AdminJob,
     AdminJobList,
@@ -131,6 +131,7 @@ from api.schemas.responses.openai_vector_stores import (
     VectorStoreHits,
     VectorStoreList,
 )
+from api.schemas.responses.overview import OperationsOverview
 from api.schemas.responses.search import (
     FilterPart,
     Hit,
@@ -185,6 +186,9 @@ __all__ = [
     "ApiKeyWithSecret",
     "ArchiveMember",
     "Attempt",
+    "Attention",
+    "AttentionList",
+    "AttentionSubject",
     "BatchCounts",
     "Chat",
     "ChatCompletion",
@@ -250,6 +254,7 @@ __all__ = [
     "OpenAIModel",
     "OpenAIModelList",
     "OpenAIResponse",
+    "OperationsOverview",
     "Owner",
     "OwnerList",
     "PageBox",

@@ -1,8 +1,10 @@
 """Response model of the caller's account."""
 
+from typing import Literal
+
 from pydantic import Field
 
-from api.schemas.responses.envelopes import ResponseModel
+from api.schemas.responses.envelopes import ListPage, ResponseModel
 from api.schemas.responses.fields import Time
 
 
@@ -29,3 +31,30 @@ class Account(ResponseModel):
     key: AccountKey | None
     rights: AccountRights
     limits: dict[str, int]
+    used: dict[str, int] = Field(
+        description="how much of the limits is used now, for those that the server counts; `queued_jobs` of the fullest queue"
+    )
+
+
+AttentionCode = Literal[
+    "jobs_failing", "limit_nearly_used", "collection_to_reindex", "webhook_disabled", "deliveries_failing",
+    "disk_full", "data_warning", "dead_letters", "queue_paused", "queue_without_worker", "model_failed", "gpu_memory_full", "gpu_error",
+]  # fmt: skip
+
+
+class AttentionSubject(ResponseModel):
+    object: Literal["job", "limit", "collection", "webhook", "queue", "gpu"]
+    id: str = Field(description="id or name; empty if it is about several objects")
+
+
+class Attention(ResponseModel):
+    """One thing that needs attention."""
+
+    object: Literal["attention"]
+    code: AttentionCode
+    message: str = Field(description="for people")
+    subject: AttentionSubject | None = Field(description="what it is about; null for the whole server")
+
+
+class AttentionList(ListPage[Attention]):
+    pass

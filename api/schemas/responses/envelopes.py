@@ -40,7 +40,7 @@ class Deletion(ResponseModel):
     id: str
     object: Literal["job", "document", "chunk", "collection", "webhook", "response"]
     deleted: Literal[True]
-    restorable_until: Time = Field(default=0.0, description="of a document that can be restored: until when")
+    restorable_until: Time = Field(default=0.0, description="of a document or a collection that can be restored: until when")
 
 
 class ListPage(ResponseModel, Generic[Entry]):

@@ -2,10 +2,10 @@
 -- Uses: document
 -- Flags: allow-oom
 -- Arguments: id, owner, name
--- Keys: collections:<owner>; collection:<id>
+-- Keys: collections:<owner>; collection:<id>; collection:deleted; collection:deleted:<owner>
 -- Returns 1, or 0 when it was gone already.
 -- Promise: its documents stay listed under the id, for the job that deletes them.
 
-local names = PREFIX .. 'collections:' .. owner
-if redis.call('HGET', names, name) == id then redis.call('HDEL', names, name) end
+forget_collection_name(id, owner, name)
+forget_deletion(id, owner, name)
 return redis.call('DEL', collection_key(id))

@@ -1,9 +1,11 @@
-// Deletion of documents, which the server can take back for a minute.
+// Deletion of documents and collections, which the server can take back for a minute.
 
 import { ApiError, call } from "../api.ts";
 import { credentials } from "../key.ts";
 import type { Document } from "../types.ts";
-import { toast } from "../ui/basics.tsx";
+import { go, href } from "../router.ts";
+import { loadCollections } from "../store.ts";
+import { attempt, toast } from "../ui/basics.tsx";
 import { leaving } from "../ui/undo.ts";
 import { count, isUnfinished, problem } from "../words.ts";
 
@@ -83,6 +85,19 @@ export function deleteDocuments(documents: Document[], after: () => void): void 
     after();
   };
   toast(documents.length === 1 ? `${documents[0]!.name} is deleted.` : `${count(documents.length, "document")} are deleted.`, { seconds: UNDO_SECONDS, action: { label: "Undo", run: () => void undo() } });
+}
+
+/** Deletes a collection and offers to take it back. Throws ApiError. */
+export async function deleteCollection(name: string): Promise<void> {
+  const place = `/collections/${encodeURIComponent(name)}`;
+  await call("DELETE", place);
+  await loadCollections();
+  const undo = () => attempt(async () => {
+    await call("POST", `${place}/restore`);
+    await loadCollections();
+    go(href("documents", name));
+  });
+  toast(`The collection ${name} is deleted.`, { seconds: UNDO_SECONDS, action: { label: "Undo", run: () => void undo() } });
 }
 
 window.addEventListener("pagehide", () => {

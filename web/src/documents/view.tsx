@@ -13,7 +13,7 @@ import { attempt, confirmed, Dialog, DocumentState, Empty, Icon, IconButton, Pro
 import { leaving } from "../ui/undo.ts";
 import { VirtualRows } from "../ui/virtual.tsx";
 import { bytes, count, documentReason, isAmiss, isUnfinished, number, problem, roughly } from "../words.ts";
-import { deleteDocuments } from "./deletion.ts";
+import { deleteCollection, deleteDocuments } from "./deletion.ts";
 import { DocumentSheet } from "./document_sheet.tsx";
 import { PasswordDialog } from "./password.tsx";
 import { SearchForm, SearchHits } from "./search.tsx";
@@ -196,11 +196,9 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
     reload();
   });
   const removeAll = async () => {
-    if (!(await confirmed(`Delete the collection ${name} and its ${count(collection?.documents ?? all.length, "document")}? This cannot be taken back.`, "Delete collection"))) return;
+    if (!(await confirmed(`Delete the collection ${name} and its ${count(collection?.documents ?? all.length, "document")}? It can be taken back for a minute.`, "Delete collection"))) return;
     await attempt(async () => {
-      await call("DELETE", `/collections/${encodeURIComponent(name)}`);
-      toast(`The collection ${name} is deleted.`);
-      await loadCollections();
+      await deleteCollection(name);
       go(href("documents"));
     });
   };

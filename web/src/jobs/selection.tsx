@@ -5,7 +5,8 @@ import { Ban, RotateCcw, Trash2, X } from "lucide";
 import type { JobCounts, JobSummary } from "../types.ts";
 import { attempt, confirmed, Icon, IconButton, toast } from "../ui/basics.tsx";
 import { count, number } from "../words.ts";
-import { APPLIES, changeJobs, type Action, type Filter } from "./server.ts";
+import type { Filter } from "./filter.ts";
+import { APPLIES, changeJobs, type Action } from "./server.ts";
 
 const DONE: Record<Action, string> = { cancel: "cancelled", retry: "started again", delete: "deleted" };
 /** More jobs than this are changed only after a question. */

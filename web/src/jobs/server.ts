@@ -2,9 +2,7 @@
 
 import { call, callIfChanged } from "../api.ts";
 import type { JobCounts, JobSummary, List } from "../types.ts";
-
-export const FILTERS = ["status", "kind", "model", "collection", "batch", "q"] as const;
-export type Filter = Partial<Record<(typeof FILTERS)[number], string>>;
+import { asSelection, resolveTimes, type Filter } from "./filter.ts";
 
 const PAGE = 100;
 /** How many requests are made for a text that few jobs have. */
@@ -19,7 +17,7 @@ export interface JobPage {
 
 function address(filter: Filter, after: string | null, limit: number): string {
   const search = new URLSearchParams({ view: "summary", limit: String(limit) });
-  for (const [name, value] of Object.entries(filter)) if (value) search.set(name, value);
+  for (const [name, value] of Object.entries(resolveTimes(filter))) if (value) search.set(name, value);
   if (after !== null) search.set("after", after);
   return `/jobs?${search}`;
 }
@@ -51,7 +49,7 @@ export interface Counted {
 /** How many jobs each state has within the other filters, or `before` while nothing has changed. */
 export async function loadCounts(filter: Filter, before: Counted | null, signal: AbortSignal): Promise<Counted> {
   const search = new URLSearchParams();
-  for (const [name, value] of Object.entries(filter)) if (value && name !== "status") search.set(name, value);
+  for (const [name, value] of Object.entries(resolveTimes(filter))) if (value && name !== "status") search.set(name, value);
   const changed = await callIfChanged<JobCounts>(`/jobs/counts?${search}`, before?.etag ?? null, signal);
   return changed === null ? before! : { counts: changed.answer, etag: changed.etag };
 }
@@ -94,7 +92,7 @@ export async function changeJobs(action: Action, jobs: string[] | Filter): Promi
     }
     return outcome;
   }
-  const filter = { ...jobs, status: jobs.status ? [jobs.status] : APPLIES[action] };
+  const filter = { ...asSelection(jobs), status: jobs.status ? [jobs.status] : APPLIES[action] };
   for (let after: string | null = null; ; ) {
     const answer: Answer = await call<Answer>("POST", "/jobs/actions", { json: { action, filter, ...(after === null ? {} : { after }) } });
     note(answer);

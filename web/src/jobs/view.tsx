@@ -13,7 +13,8 @@ import { VirtualRows } from "../ui/virtual.tsx";
 import { duration, JOB_STATUSES, jobStatus, number, readable, title } from "../words.ts";
 import { JobView } from "./job.tsx";
 import { Selection } from "./selection.tsx";
-import { FILTERS, loadCounts, loadJobs, reloadJobs, type Counted, type Filter, type JobPage } from "./server.ts";
+import { FILTERS, METADATA, metadataLine, parseMetadata, PERIODS, readFilter, type Filter } from "./filter.ts";
+import { loadCounts, loadJobs, reloadJobs, type Counted, type JobPage } from "./server.ts";
 
 const ACTIVE_SECONDS = 2;
 const IDLE_SECONDS = 5;
@@ -35,11 +36,7 @@ function updated(jobs: JobSummary[], fresh: JobSummary[]): JobSummary[] {
 }
 
 function JobList() {
-  const filter: Filter = {};
-  for (const name of FILTERS) {
-    const value = query.value.get(name);
-    if (value) filter[name] = value;
-  }
+  const filter = readFilter(query.value);
   const key = JSON.stringify(filter);
   const older = useRef<AbortController | null>(null);
   const inView = useRef<[number, number]>([0, 0]);
@@ -128,7 +125,7 @@ function JobList() {
     <section class="view" aria-label="Jobs">
       <div class="view-head">
         <h1>Jobs</h1>
-        {filtered && <button type="button" class="quiet" onClick={() => setQuery(Object.fromEntries(FILTERS.map((name) => [name, null])))}><Icon of={X} />Clear filters</button>}
+        {filtered && <button type="button" class="quiet" onClick={clearFilters}><Icon of={X} />Clear filters</button>}
       </div>
       <div class="chips" role="group" aria-label="State">
         <Chip pressed={!filter.status} many={counts?.total} partly={counts?.complete === false} onClick={() => setQuery({ status: null })}>All</Chip>
@@ -141,6 +138,8 @@ function JobList() {
         <select aria-label="Kind" value={filter.kind ?? ""} onChange={(event) => setQuery({ kind: event.currentTarget.value })}><option value="">All kinds</option>{KINDS.map((kind) => <option key={kind} value={kind}>{kindName(kind)}</option>)}</select>
         <Choice label="Model" all="All models" value={filter.model} values={(models.value ?? []).map(({ name }) => name)} onChoose={(model) => setQuery({ model })} />
         <Choice label="Collection" all="All collections" value={filter.collection} values={(collections.value ?? []).map(({ name }) => name)} onChoose={(collection) => setQuery({ collection })} />
+        <TimeFilter filter={filter} />
+        <MetadataFilter key={metadataLine(filter)} filter={filter} />
         {filter.batch && <span class="chip" aria-current="true">Batch {filter.batch.slice(-6)} <button type="button" class="quiet small" aria-label="Show jobs of all batches" onClick={() => setQuery({ batch: null })}><Icon of={X} size={14} /></button></span>}
       </div>
       <Problem error={list.error.value} />
@@ -199,6 +198,48 @@ function Choice({ label, all, value, values, onChoose }: { label: string; all: s
   return <select aria-label={label} value={value ?? ""} onChange={(event) => onChoose(event.currentTarget.value)}><option value="">{all}</option>{offered.map((one) => <option key={one} value={one}>{one}</option>)}</select>;
 }
 
+const clearFilters = () => setQuery(Object.fromEntries([...FILTERS, ...Object.keys(readFilter(query.value))].map((name) => [name, null])));
+
+/** When jobs were submitted: within a period up to now, or between two times. */
+function TimeFilter({ filter }: { filter: Filter }) {
+  const between = useSignal(filter.since !== undefined || filter.until !== undefined);
+  const choose = (value: string) => {
+    between.value = value === "between";
+    setQuery({ within: PERIODS[value] ? value : null, ...(between.value ? {} : { since: null, until: null }) });
+  };
+  const time = (name: "since" | "until", label: string) => (
+    <label class="inline"><span>{label}</span><input type="datetime-local" value={filter[name] ?? ""} onChange={(event) => setQuery({ [name]: event.currentTarget.value })} /></label>
+  );
+  return (
+    <>
+      <select aria-label="Submitted" value={filter.within ?? (between.value ? "between" : "")} onChange={(event) => choose(event.currentTarget.value)}>
+        <option value="">Any time</option>
+        {Object.entries(PERIODS).map(([value, { words }]) => <option key={value} value={value}>{words}</option>)}
+        <option value="between">Between…</option>
+      </select>
+      {between.value && !filter.within && <>{time("since", "From")}{time("until", "to")}</>}
+    </>
+  );
+}
+
+function MetadataFilter({ filter }: { filter: Filter }) {
+  const wrong = useSignal<string | null>(null);
+  const change = (line: string) => {
+    const found = parseMetadata(line);
+    wrong.value = typeof found === "string" ? found : null;
+    if (typeof found === "string") return;
+    const before = Object.keys(filter).filter((name) => name.startsWith(METADATA)).map((name) => [name, null]);
+    setQuery({ ...Object.fromEntries(before), ...Object.fromEntries(Object.entries(found).map(([name, value]) => [METADATA + name, value])) });
+  };
+  return (
+    <>
+      <input class="metadata" type="text" aria-label="Metadata" placeholder="Metadata: team=search" autocomplete="off" defaultValue={metadataLine(filter)} aria-invalid={wrong.value !== null} aria-describedby={wrong.value === null ? undefined : "metadata-wrong"}
+        onChange={(event) => change(event.currentTarget.value)} onKeyDown={(event) => { if (event.key === "Enter") change(event.currentTarget.value); }} />
+      {wrong.value !== null && <span id="metadata-wrong" class="amiss" role="alert">{wrong.value}</span>}
+    </>
+  );
+}
+
 function JobSearch() {
   const field = useRef<HTMLInputElement>(null);
   const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
@@ -216,6 +257,6 @@ function JobSearch() {
 }
 
 function EmptyJobs({ filtered }: { filtered: boolean }) {
-  if (filtered) return <Empty><h2>No job matches</h2><p>All jobs were looked through. <button type="button" class="small" onClick={() => setQuery(Object.fromEntries(FILTERS.map((one) => [one, null])))}>Clear filters</button></p></Empty>;
+  if (filtered) return <Empty><h2>No job matches</h2><p>All jobs were looked through. <button type="button" class="small" onClick={clearFilters}>Clear filters</button></p></Empty>;
   return <Empty><h2>No jobs yet</h2><p>Every question of the chat, every document and every call of the API becomes a job that you can watch here. <a href="/">Ask something</a>, or see the <a href="/docs">API reference</a>.</p></Empty>;
 }

@@ -14,7 +14,7 @@ export function Gpus({ gpus, stats, onChange }: { gpus: GpuWorker[]; stats: Stat
   if (gpus.length === 0) return <p class="card hint">No worker runs models. One of each GPU starts with <code>enginehouse up</code>.</p>;
   return (
     <div class="cards gpus">
-      {gpus.map((gpu) => <GpuCard key={gpu.gpu} gpu={gpu} speeds={stats?.gpus.find((one) => one.gpu === gpu.gpu)?.tokens_per_second ?? null} seconds={stats?.interval_seconds ?? 10} onChange={onChange} />)}
+      {gpus.map((gpu) => <GpuCard key={gpu.gpu} gpu={gpu} speeds={stats?.gpus.find((one) => one.gpu === gpu.gpu)?.tokens_per_second ?? null} start={stats?.start ?? 0} seconds={stats?.interval_seconds ?? 10} onChange={onChange} />)}
     </div>
   );
 }
@@ -28,7 +28,7 @@ function Meter({ words, value, text, level, marks = false }: { words: string; va
   );
 }
 
-function GpuCard({ gpu, speeds, seconds, onChange }: { gpu: GpuWorker; speeds: (number | null)[] | null; seconds: number; onChange: () => void }) {
+function GpuCard({ gpu, speeds, start, seconds, onChange }: { gpu: GpuWorker; speeds: (number | null)[] | null; start: number; seconds: number; onChange: () => void }) {
   const engine = gpu.engine as Record<string, number> | null;
   const speed = engine?.["tokens_per_second"];
   return (
@@ -39,7 +39,7 @@ function GpuCard({ gpu, speeds, seconds, onChange }: { gpu: GpuWorker; speeds: (
       {gpu.progress !== null && <progress aria-label={`Loading on ${gpu.gpu}`} value={gpu.progress} max={1} />}
       <div class="gpu-speed">
         <div><b class="number">{typeof speed === "number" ? Math.round(speed) : "–"}</b> <span class="hint">tokens/s</span></div>
-        {speeds && <Spark values={speeds} label={description(`Tokens a second of ${gpu.gpu}`, speeds, seconds, (value) => String(Math.round(value)))} />}
+        {speeds && <Spark values={speeds} start={start} seconds={seconds} say={rounded} label={description(`Tokens a second of ${gpu.gpu}`, speeds, seconds, rounded)} />}
       </div>
       <div class="meters">
         {engine && typeof engine["in_flight"] === "number" && <Meter words="Batch" value={(engine["running"] ?? 0) / Math.max(1, engine["in_flight"])} text={`${engine["running"] ?? 0} of ${engine["in_flight"]}`} />}
@@ -52,6 +52,8 @@ function GpuCard({ gpu, speeds, seconds, onChange }: { gpu: GpuWorker; speeds: (
     </article>
   );
 }
+
+const rounded = (value: number) => String(Math.round(value));
 
 function health({ name, temperature, power, utilisation, ecc_errors, xid_errors }: GpuWorker["gpus"][number]): string {
   return [

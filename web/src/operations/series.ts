@@ -9,8 +9,9 @@ export function latest(values: Series): number | null {
   return values.at(-1) ?? values.at(-2) ?? null;
 }
 
-/** For each interval, the sum of those of the minute up to it. */
+/** For each interval, the sum of those of the minute up to it; for a longer interval, its mean. */
 export function perMinute(values: Series, seconds: number): Series {
+  if (seconds > 60) return values.map((value) => value === null ? null : Math.round((value * 600) / seconds) / 10);
   const length = Math.round(60 / seconds);
   return values.map((value, place) => value === null ? null : values.slice(Math.max(0, place + 1 - length), place + 1).reduce<number>((sum, one) => sum + (one ?? 0), 0));
 }

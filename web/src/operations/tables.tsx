@@ -1,44 +1,17 @@
 // The tables of the operations view: queues, workers, dead letters, webhooks.
 
 import { Pause, Play, RotateCcw, Trash2 } from "lucide";
-import type { ComponentChildren } from "preact";
 import { call } from "../api.ts";
 import { href } from "../router.ts";
 import type { DeadLetter, Delivery, Queue, Stats, Webhook, Worker } from "../types.ts";
 import { attempt, confirmed, Icon, IconButton, Time, toast } from "../ui/basics.tsx";
 import { Spark } from "../ui/spark.tsx";
+import { Table, type Column, type Row } from "../ui/table.tsx";
 import { count, duration, number, title, waitReason } from "../words.ts";
 import { type HookHealth, worstFirst } from "./hooks.ts";
 import { description, latest, perMinute, type Series } from "./series.ts";
 
 const ACTIONS: Column = ["Actions", "action"];
-/** On a phone a row is a card: the first cell and the action in its first line, the others below, each with the words of its column. */
-type Column = [words: string, kind?: "right" | "action" | "spark" | "share"];
-interface Row {
-  key: string;
-  cells: ComponentChildren[];
-}
-
-function Table({ label, columns, rows }: { label: string; columns: Column[]; rows: Row[] }) {
-  const numeric = (kind: Column[1]) => (kind === "right" || kind === "action" ? "right" : undefined);
-  return (
-    <div class="table-card" tabIndex={0} role="group" aria-label={label}>
-      <table class="plain-table stacked">
-        <thead><tr>{columns.map(([words, kind]) => <th key={words} scope="col" class={numeric(kind)}>{kind === "action" ? <span class="unseen">{words}</span> : words}</th>)}</tr></thead>
-        <tbody>{rows.map(({ key, cells: [first, ...others] }) => (
-          <tr key={key}>
-            <th scope="row">{first}</th>
-            {others.map((cell, place) => {
-              const [words, kind] = columns[place + 1]!;
-              return <td key={words} class={[numeric(kind), kind && kind !== "right" ? `${kind}-cell` : null].filter(Boolean).join(" ") || undefined} data-label={kind === "action" ? undefined : words}>{cell}</td>;
-            })}
-          </tr>
-        ))}</tbody>
-      </table>
-    </div>
-  );
-}
-
 export function Queues({ queues, stats, onChange }: { queues: Queue[]; stats: Stats | null; onChange: () => void }) {
   const pauseQueue = (queue: Queue) => attempt(async () => {
     await call("PUT", `/admin/queues/${encodeURIComponent(queue.queue)}`, { json: { paused: queue.paused_at === null } });
@@ -59,7 +32,7 @@ export function Queues({ queues, stats, onChange }: { queues: Queue[]; stats: St
       cells: [
         queue.queue,
         number(queue.waiting),
-        past && <Spark values={past.waiting} colour="--chart-queue" label={description(`Waiting in ${queue.queue}`, past.waiting, seconds)} />,
+        past && <Spark values={past.waiting} start={stats!.start} seconds={seconds} say={number} colour="--chart-queue" label={description(`Waiting in ${queue.queue}`, past.waiting, seconds)} />,
         queue.oldest_seconds === null ? null : duration(queue.oldest_seconds),
         rate(past?.submitted),
         rate(past?.ended),
@@ -70,7 +43,7 @@ export function Queues({ queues, stats, onChange }: { queues: Queue[]; stats: St
       ],
     };
   };
-  const columns: Column[] = [["Queue"], ["Waiting", "right"], ["Last hour", "spark"], ["Oldest", "right"], ["In/min", "right"], ["Out/min", "right"], ["Failed/min", "right"], ["Running", "right"], ["Waits"], ACTIONS];
+  const columns: Column[] = [["Queue"], ["Waiting", "right"], [stats ? `Last ${duration(stats.intervals * seconds)}` : "Past", "spark"], ["Oldest", "right"], ["In/min", "right"], ["Out/min", "right"], ["Failed/min", "right"], ["Running", "right"], ["Waits"], ACTIONS];
   return <Table label="Table of queues" columns={columns} rows={queues.map(row)} />;
 }
 

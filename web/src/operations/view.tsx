@@ -3,9 +3,9 @@
 import { ExternalLink, KeyRound } from "lucide";
 import { ApiError, call } from "../api.ts";
 import { useResource } from "../resource.ts";
-import { segments } from "../router.ts";
-import { attention, lookForAttention } from "../store.ts";
-import type { DeadLetter, Delivery, GpuWorker, List, Queue, Stats, Webhook, Worker } from "../types.ts";
+import { query, segments, setQuery } from "../router.ts";
+import { attention, lookForAttention, placeOf } from "../store.ts";
+import type { Delivery, List, Overview, Stats, Webhook } from "../types.ts";
 import { Icon, Problem } from "../ui/basics.tsx";
 import { Spark } from "../ui/spark.tsx";
 import { duration, number, problem } from "../words.ts";
@@ -16,14 +16,8 @@ import { DeadLetters, Queues, Webhooks, Workers } from "./tables.tsx";
 
 const LOOK_SECONDS = 4;
 const STATS_SECONDS = 10;
+const DAY_SECONDS = 60;
 const HOOKS_SECONDS = 30;
-
-interface Facts {
-  queues: Queue[];
-  workers: Worker[];
-  gpus: GpuWorker[];
-  dead: DeadLetter[];
-}
 
 interface Hooks {
   hooks: Webhook[];
@@ -32,25 +26,19 @@ interface Hooks {
 
 const list = async <T,>(path: string, signal: AbortSignal) => (await call<List<T>>("GET", path, { signal })).data;
 
-async function loadFacts(signal: AbortSignal): Promise<Facts> {
-  const [queues, workers, gpus, dead] = await Promise.all([
-    list<Queue>("/admin/queues", signal), list<Worker>("/admin/workers", signal), list<GpuWorker>("/admin/gpus", signal), list<DeadLetter>("/admin/dead-letters?limit=100", signal),
-  ]);
-  return { queues, workers, gpus, dead };
-}
-
 async function loadHooks(signal: AbortSignal): Promise<Hooks> {
   const hooks = await list<Webhook>("/webhooks", signal);
   return { hooks, deliveries: hooks.length > 0 ? await list<Delivery>("/deliveries?limit=100", signal) : [] };
 }
 
 export function OperationsView() {
-  return segments.value[1] === "keys" ? <KeysView /> : <Overview />;
+  return segments.value[1] === "keys" ? <KeysView /> : <OverviewSection />;
 }
 
-function Overview() {
-  const { data, error, reload } = useResource("operations", loadFacts, LOOK_SECONDS);
-  const stats = useResource("stats", (signal) => call<Stats>("GET", "/stats", { signal }), STATS_SECONDS);
+function OverviewSection() {
+  const { data, error, reload } = useResource("operations", (signal) => call<Overview>("GET", "/admin/overview", { signal }), LOOK_SECONDS);
+  const minutes = RANGES.find(([value]) => String(value) === query.value.get("minutes"))?.[0] ?? HOUR;
+  const stats = useResource(`stats ${minutes}`, (signal) => call<Stats>("GET", `/stats?minutes=${minutes}`, { signal }), minutes > HOUR ? DAY_SECONDS : STATS_SECONDS);
   const hooks = useResource("hooks", loadHooks, HOOKS_SECONDS);
   const facts = data.value;
   const past = stats.data.value;
@@ -61,18 +49,18 @@ function Overview() {
   };
   return (
     <section class="view operations" aria-label="Operations">
-      <div class="view-head"><h1>Operations</h1><a class="button quiet" href="/ui/operations/keys"><Icon of={KeyRound} size={14} />API keys</a><Links links={past?.links ?? null} /></div>
+      <div class="view-head"><h1>Operations</h1><RangeChoice minutes={minutes} /><a class="button quiet" href="/ui/operations/keys"><Icon of={KeyRound} size={14} />API keys</a><Links links={past?.links ?? null} /></div>
       {forbidden ? <p class="notice">{problem(error.value!)}</p> : <Problem error={error.value} />}
       {facts && (
         <>
-          {attention.value.length > 0 && <div class="notice attention" role="status"><strong>Needs attention</strong><ul>{attention.value.map(({ text, href: where }) => <li key={text}>{where === "/ui/operations" ? text : <a href={where}>{text}</a>}</li>)}</ul></div>}
+          {attention.value.length > 0 && <div class="notice attention" role="status"><strong>Needs attention</strong><ul>{attention.value.map((one) => <li key={one.message}>{placeOf(one) === "/ui/operations" ? one.message : <a href={placeOf(one)}>{one.message}</a>}</li>)}</ul></div>}
           <Tiles facts={facts} stats={past} />
           <section class="section" aria-labelledby="gpus-heading"><h2 id="gpus-heading">Models</h2><Gpus gpus={facts.gpus} stats={past} onChange={reload} /></section>
           <section class="section" aria-labelledby="queues-heading"><h2 id="queues-heading">Queues</h2><Queues queues={facts.queues} stats={past} onChange={reload} /></section>
           <div class="pair">
             <section class="section" aria-labelledby="workers-heading"><h2 id="workers-heading">Workers</h2><Workers workers={facts.workers} onChange={reload} /></section>
             <div>
-              <section class="section" aria-labelledby="dead-heading"><h2 id="dead-heading">Dead letters</h2><DeadLetters jobs={facts.dead} onChange={letters} /></section>
+              <section class="section" aria-labelledby="dead-heading"><h2 id="dead-heading">Dead letters</h2><DeadLetters jobs={facts.dead_letters} onChange={letters} /></section>
               <section class="section" aria-labelledby="hooks-heading"><h2 id="hooks-heading">Webhooks</h2>{hooks.data.value ? <Webhooks {...hooks.data.value} /> : <p class="card hint">Loading…</p>}</section>
             </div>
           </div>
@@ -80,6 +68,17 @@ function Overview() {
       )}
       {facts === null && error.value === null && <p class="hint" role="status">Loading…</p>}
     </section>
+  );
+}
+
+const HOUR = 60;
+const RANGES: [minutes: number, words: string][] = [[15, "15 min"], [HOUR, "1 hour"], [24 * HOUR, "1 day"]];
+
+function RangeChoice({ minutes }: { minutes: number }) {
+  return (
+    <div class="segments" role="group" aria-label="Time range of the charts">
+      {RANGES.map(([value, words]) => <button key={value} type="button" class="small" aria-pressed={value === minutes} onClick={() => setQuery({ minutes: value === HOUR ? null : String(value) })}>{words}</button>)}
+    </div>
   );
 }
 
@@ -102,7 +101,7 @@ interface TileFacts {
   say?: (value: number) => string;
 }
 
-function Tiles({ facts, stats }: { facts: Facts; stats: Stats | null }) {
+function Tiles({ facts, stats }: { facts: Overview; stats: Stats | null }) {
   const totals = stats?.totals;
   const seconds = stats?.interval_seconds ?? STATS_SECONDS;
   const speeds = facts.gpus.map(({ engine }) => engine?.["tokens_per_second"]).filter((speed): speed is number => typeof speed === "number");
@@ -115,16 +114,16 @@ function Tiles({ facts, stats }: { facts: Facts; stats: Stats | null }) {
     { words: "Failed/min", value: failed ? latest(failed) : null, series: failed, colour: "--red" },
     { words: "Oldest wait", value: Math.max(0, ...facts.queues.map(({ oldest_seconds }) => oldest_seconds ?? 0)), series: totals?.oldest_seconds, colour: "--chart-prefill", say: (value) => (value > 0 ? duration(value) : "none") },
   ];
-  return <div class="tiles">{tiles.map((tile) => <Tile key={tile.words} {...tile} seconds={seconds} />)}</div>;
+  return <div class="tiles">{tiles.map((tile) => <Tile key={tile.words} {...tile} start={stats?.start ?? 0} seconds={seconds} />)}</div>;
 }
 
-function Tile({ words, value, series, colour, say = number, seconds }: TileFacts & { seconds: number }) {
+function Tile({ words, value, series, colour, say = number, start, seconds }: TileFacts & { start: number; seconds: number }) {
   const known = (series ?? []).filter((one) => one !== null);
   return (
     <div class="card tile">
       <div class="tile-head"><span class="hint">{words}</span>{known.length > 1 && <span class="hint">max {say(Math.max(...known))}</span>}</div>
       <b>{value === null ? "–" : say(value)}</b>
-      {series && (known.length > 0 ? <Spark values={series} colour={colour} label={description(words, series, seconds, say)} /> : <p class="spark hint">No figures yet</p>)}
+      {series && (known.length > 0 ? <Spark values={series} start={start} seconds={seconds} say={say} colour={colour} label={description(words, series, seconds, say)} /> : <p class="spark hint">No figures yet</p>)}
       {!series && <div class="spark" />}
     </div>
   );

@@ -204,7 +204,7 @@ class _Unpacker:
 
     def _collection(self) -> Collection:
         try:
-            return self._documents.collection_by_id(self._attempt.spec["collection_id"])
+            return self._documents.collection_by_id(self._attempt.spec["collection_id"], hidden=True)
         except NotFound:
             raise _deleted() from None
 

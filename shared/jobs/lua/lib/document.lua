@@ -9,6 +9,9 @@ local IN_PROGRESS = { uploaded = true, parsing = true, chunking = true, embeddin
 -- Documents that are hidden and can be restored, by the time in milliseconds until which that is so.
 local DELETED_DOCUMENTS = PREFIX .. 'document:deleted'
 
+-- The same for collections.
+local DELETED_COLLECTIONS = PREFIX .. 'collection:deleted'
+
 local function document_key(id) return PREFIX .. 'document:' .. id end
 
 local function collection_key(id) return PREFIX .. 'collection:' .. id end
@@ -46,6 +49,22 @@ local function forget_names(id, collection)
   for index, field in pairs(indexes) do
     if field and redis.call('HGET', key .. ':' .. index, field) == id then redis.call('HDEL', key .. ':' .. index, field) end
   end
+end
+
+-- The hidden collections of an owner by name: the last one of each name.
+local function deleted_names_key(owner) return DELETED_COLLECTIONS .. ':' .. owner end
+
+-- Let the name of a collection stand for it no longer.
+local function forget_collection_name(id, owner, name)
+  local names = PREFIX .. 'collections:' .. owner
+  if redis.call('HGET', names, name) == id then redis.call('HDEL', names, name) end
+end
+
+-- Let a collection no longer be one that can be restored.
+local function forget_deletion(id, owner, name)
+  local names = deleted_names_key(owner)
+  if redis.call('HGET', names, name) == id then redis.call('HDEL', names, name) end
+  redis.call('ZREM', DELETED_COLLECTIONS, id)
 end
 
 -- Fail a document whose job has ended without reporting a final status.

@@ -23,8 +23,8 @@
 --   claim:<token>            string  "<job id> <attempt>" that was claimed with this token
 --   counts                   hash    how often each kind of event has happened, for metrics
 --   stats:histograms         hash    times of jobs and deliveries in buckets, for metrics; histogram.lua describes its fields
---   stats:samples            list    statistics of the last hour, "<interval> <JSON>" each, newest first; they expire
---   stats:interval           string  the interval of the newest sample
+--   stats:samples:<ring>     list    statistics of the last hour or day, "<interval> <JSON>" each, newest first; they expire
+--   stats:interval:<ring>    string  the interval of the newest sample
 -- Channels: ended (the id of each job that ends), worker:<w> (a job that this worker must stop, its new desired model, or that a
 -- job waits for which it may hold a slot back).
 

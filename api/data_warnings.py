@@ -1,0 +1,16 @@
+"""Warnings about the data: what an operator has to do although jobs run."""
+
+from api.services import services
+from shared.documents.data_state import MESSAGES, DataState
+from shared.documents.index_health import list_problems
+
+
+def data_warnings() -> list[str]:
+    """The warnings. Without names of collections, as every caller may see them. Raises RedisError."""
+    context = services()
+    records, problems = DataState(context.redis, context.settings).records(), list_problems(context.redis)
+    warnings = [] if records == "complete" else [f"{MESSAGES[records]}: run `enginehouse collections recover`"]
+    if problems:
+        count = "1 collection has" if len(problems) == 1 else f"{len(problems)} collections have"
+        warnings.append(f"{count} to be reindexed: `enginehouse collections check` shows which")
+    return warnings
