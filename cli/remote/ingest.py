@@ -87,8 +87,8 @@ def ingest(
     from cli.remote.bulk_ingest.s3_bucket import SCHEME, bucket_files
     from cli.remote.bulk_ingest.summary import print_summary
     from cli.remote.bulk_ingest.uploader import NAME_TAKEN, SERVER_UNREACHABLE, Uploader
-    from cli.remote.exit_statuses import NOT_COMPLETED
     from cli.remote.bulk_ingest.url_file import split_urls
+    from cli.remote.exit_statuses import NOT_COMPLETED
     from enginehouse_client import EnginehouseError
     from shared.documents.models import check_collection_name
     from shared.errors import InvalidValue
