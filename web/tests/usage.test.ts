@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { sumBy } from "../src/usage/sums.ts";
 import { dayBefore, isShort, limitName, limitText, shownLimits } from "../src/usage/limits.ts";
 
 test("limits that are nearly used come first, and what is neither limited nor used is left out", () => {
@@ -16,4 +17,11 @@ test("limits are named and counted in words", () => {
   assert.equal(limitText("stored_bytes", 2_000_000), "2.0 MB");
   assert.equal(limitText("documents", 2_000), "2,000");
   assert.equal(dayBefore(29, Date.UTC(2026, 0, 31, 23)), "2026-01-02");
+});
+
+test("entries are added up by one of their fields", () => {
+  const entries = [["a", "ada", 1], ["b", "ada", 2], ["a", "bob", 4]].map(([model, owner, jobs]) => ({ model, owner, jobs, prompt_tokens: 10 })) as any;
+  assert.deepEqual(sumBy(entries, "model").map(({ model, jobs, prompt_tokens }) => [model, jobs, prompt_tokens]), [["a", 5, 20], ["b", 2, 10]]);
+  assert.deepEqual(sumBy(entries, "owner").map(({ owner, jobs }) => [owner, jobs]), [["ada", 3], ["bob", 4]]);
+  assert.equal(entries[0].jobs, 1);
 });

@@ -3,6 +3,7 @@
 import { useComputed, useSignal } from "@preact/signals";
 import { ArrowUp, FileText, PanelLeft, SlidersHorizontal, Square } from "lucide";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { readDrop, startUpload } from "../documents/uploads.ts";
 import { signIn } from "../key.ts";
 import { go, href } from "../router.ts";
 import { collections, health, models } from "../store.ts";
@@ -59,7 +60,7 @@ export function Composer({ talk, onAsk, onList, children }: { talk: Conversation
   const dropped = (event: DragEvent) => {
     if (!event.dataTransfer?.types.includes("Files")) return;
     event.preventDefault();
-    void import("../documents/uploads.ts").then(({ startUpload, readDrop }) => readDrop(event.dataTransfer!).then((files) => startUpload(options.collection.value || "default", files)));
+    void readDrop(event.dataTransfer!).then((files) => startUpload(options.collection.value || "default", files));
     options.collection.value ||= "default";
     toast("The files go to the collection that answers.", { action: { label: "Show", run: () => go(href("documents", options.collection.value)) } });
   };

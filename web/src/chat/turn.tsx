@@ -144,7 +144,7 @@ function Sources({ text, citations, onCite }: { text: string; citations: Citatio
     <>
       {used.length > 0 && <div class="sources" role="group" aria-label="Sources">{used.map((citation) => entry(citation, false))}</div>}
       {others.length > 0 && (
-        <details class="reasoning" open={used.length === 0}><summary>{used.length === 0 ? "Passages found, none of which the answer refers to" : `Also found (${others.length})`}</summary>
+        <details class="reasoning"><summary>{used.length === 0 ? "Passages found, none of which the answer refers to" : `Also found (${others.length})`}</summary>
           <div class="sources" role="group" aria-label="Other passages">{others.map((citation) => entry(citation, true))}</div></details>
       )}
     </>

@@ -20,7 +20,9 @@ import { SearchForm, SearchHits } from "./search.tsx";
 import { chosenFiles, readDrop, sendRefusedAgain, startUpload, upload, type Upload } from "./uploads.ts";
 
 const last = remembered("documents.collection", "default");
+/** The first page is shown before the others, which are larger, are there. */
 const PAGE = 100;
+const NEXT_PAGE = 1000;
 const MOST = 20_000;
 const LOOK_SECONDS = 2;
 
@@ -31,10 +33,7 @@ export function DocumentsView() {
     last.value = name;
   }, [name]);
   useEffect(() => {
-    if (signIn.value === null) {
-      void loadCollections();
-      void loadModels();
-    }
+    if (signIn.value === null) void loadCollections();
   }, [refreshes.value, signIn.value]);
   const creating = useSignal(false);
   const collection = collections.value?.find((one) => one.name === name) ?? null;
@@ -65,6 +64,7 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
 function CollectionDialog({ onClose, existing }: { onClose: () => void; existing?: Collection }) {
   const error = useSignal<string | null>(null);
   const form = useRef<HTMLFormElement>(null);
+  useEffect(() => void loadModels(), []);
   const submit = async (event: SubmitEvent) => {
     event.preventDefault();
     const data = new FormData(form.current!);
@@ -127,12 +127,12 @@ function CollectionDialog({ onClose, existing }: { onClose: () => void; existing
 function useDocuments(name: string, exists: boolean | null) {
   return useResource<Document[]>(exists === null ? null : `documents ${name} ${exists}`, async (signal, before) => {
     if (!exists) return [];
-    const path = `/collections/${encodeURIComponent(name)}/documents?limit=${PAGE}`;
+    const path = `/collections/${encodeURIComponent(name)}/documents?limit=`;
     const known = new Map((before ?? []).map((one) => [one.id, one]));
     const fresh: Document[] = [];
     let after = "";
     for (;;) {
-      const part = await call<List<Document>>("GET", path + after, { signal });
+      const part = await call<List<Document>>("GET", after === "" ? `${path}${PAGE}` : `${path}${NEXT_PAGE}${after}`, { signal });
       fresh.push(...part.data);
       const page = new Set(part.data.map(({ id }) => id));
       // Beyond a page that was known whole, and with no document under way, nothing has changed.

@@ -10,10 +10,11 @@ import { PageSheet } from "../documents/page_sheet.tsx";
 import { useResource } from "../resource.ts";
 import { go, href, query, setQuery } from "../router.ts";
 import type { Citation, Delivery, Job, List } from "../types.ts";
-import { attempt, confirmed, CopyButton, Icon, JobState, now, Problem, Tabs, Time, toast } from "../ui/basics.tsx";
+import { attempt, confirmed, CopyButton, Icon, JobState, now, Problem, Tabs, toast } from "../ui/basics.tsx";
 import { Markdown } from "../ui/markdown.tsx";
 import { count, duration, number, ordinal, pageOf, readable, roughly, title, waitReason } from "../words.ts";
 import { asCurl, type Request } from "./curl.ts";
+import { DeliveryCard } from "./delivery_card.tsx";
 import { RequestTab } from "./request.tsx";
 import { name } from "./view.tsx";
 
@@ -284,32 +285,4 @@ function Deliveries({ job }: { job: Job }) {
   if (data.value === null) return <Problem error={error.value} />;
   if (data.value.data.length === 0) return <p class="hint">No webhook was told about this job. <a href="/ui/webhooks">Webhooks</a></p>;
   return <>{data.value.data.map((one) => <DeliveryCard key={one.id} delivery={one} onSent={reload} />)}</>;
-}
-
-export function DeliveryCard({ delivery, onSent }: { delivery: Delivery; onSent: () => void }) {
-  const again = () => attempt(async () => {
-    await call("POST", `/deliveries/${delivery.id}/redeliver`, { json: {} });
-    toast("It is sent again.");
-    onSent();
-  });
-  const state = delivery.status === "delivered" ? "completed" : delivery.status === "failed" ? "failed" : "queued";
-  return (
-    <article class="card message">
-      <div class="bar"><JobStateWords state={state} words={title(delivery.status)} /><strong>{delivery.event}</strong><span class="hint">{delivery.url}</span><button type="button" class="small spread" onClick={again}>Redeliver</button></div>
-      {delivery.reason && <p class="notice bad">{readable(delivery.reason)}</p>}
-      {delivery.attempts.slice(-1).map((one) => <Try key={one.number} attempt={one} />)}
-      {delivery.attempts.length > 1 && <details class="deliveries hint"><summary>{count(delivery.attempts.length - 1, "earlier try", "earlier tries")}</summary>{delivery.attempts.slice(0, -1).reverse().map((one) => <Try key={one.number} attempt={one} />)}</details>}
-      {delivery.status === "pending" && delivery.next_attempt_at !== null && <p class="hint">Next try {delivery.next_attempt_at > Date.now() / 1000 ? `in ${duration(delivery.next_attempt_at - Date.now() / 1000)}` : "now"}.</p>}
-    </article>
-  );
-}
-
-function Try({ attempt: one }: { attempt: Delivery["attempts"][number] }) {
-  return (
-    <div class="try"><p>Try {one.number}: {one.status ?? one.error ?? one.outcome ?? "on its way"}{one.latency ? ` after ${duration(one.latency)}` : ""} <span class="hint"><Time at={one.started_at} /></span></p>{one.answer && <pre class="raw">{one.answer}</pre>}</div>
-  );
-}
-
-function JobStateWords({ state, words }: { state: string; words: string }) {
-  return <span class="state" data-state={state}>{words}</span>;
 }

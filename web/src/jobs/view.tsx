@@ -6,7 +6,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { ApiError } from "../api.ts";
 import { useResource, type Resource } from "../resource.ts";
 import { href, query, segments, setQuery } from "../router.ts";
-import { collections, loadCollections, loadModels, models } from "../store.ts";
+import { collections, loadCollections } from "../store.ts";
 import type { Job, JobSummary } from "../types.ts";
 import { Empty, Icon, JobState, now, Problem, Time } from "../ui/basics.tsx";
 import { VirtualRows } from "../ui/virtual.tsx";
@@ -72,7 +72,6 @@ function JobList() {
     all.value = false;
   };
   useEffect(() => {
-    if (models.value === null) void loadModels();
     if (collections.value === null) void loadCollections();
     const changed = () => (small.value = narrow.matches);
     narrow.addEventListener("change", changed);
@@ -136,7 +135,7 @@ function JobList() {
       <div class="bar">
         <JobSearch />
         <select aria-label="Kind" value={filter.kind ?? ""} onChange={(event) => setQuery({ kind: event.currentTarget.value })}><option value="">All kinds</option>{KINDS.map((kind) => <option key={kind} value={kind}>{kindName(kind)}</option>)}</select>
-        <Choice label="Model" all="All models" value={filter.model} values={(models.value ?? []).map(({ name }) => name)} onChoose={(model) => setQuery({ model })} />
+        <Choice label="Model" all="All models" value={filter.model} values={Object.keys(counts?.model ?? {}).filter(Boolean)} onChoose={(model) => setQuery({ model })} />
         <Choice label="Collection" all="All collections" value={filter.collection} values={(collections.value ?? []).map(({ name }) => name)} onChoose={(collection) => setQuery({ collection })} />
         <TimeFilter filter={filter} />
         <MetadataFilter key={metadataLine(filter)} filter={filter} />

@@ -4,7 +4,7 @@ import { useSignal } from "@preact/signals";
 import { Plus, Trash2 } from "lucide";
 import { useRef } from "preact/hooks";
 import { ApiError, call } from "../api.ts";
-import { DeliveryCard } from "../jobs/job.tsx";
+import { DeliveryCard } from "../jobs/delivery_card.tsx";
 import { useResource } from "../resource.ts";
 import { lookForAttention } from "../store.ts";
 import type { Delivery, List, Webhook } from "../types.ts";

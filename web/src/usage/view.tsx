@@ -2,21 +2,21 @@
 
 import { Download } from "lucide";
 import type { ComponentChildren } from "preact";
+import { useEffect } from "preact/hooks";
 import { call } from "../api.ts";
 import { download } from "../documents/download.ts";
 import { useResource } from "../resource.ts";
 import { query, setQuery } from "../router.ts";
-import { me } from "../store.ts";
+import { loadMe, me } from "../store.ts";
 import type { Account, ApiKey, List, UsageReport } from "../types.ts";
 import { attempt, Empty, Icon, Problem, Time } from "../ui/basics.tsx";
 import { Table, type Row } from "../ui/table.tsx";
 import { bytes, duration, number } from "../words.ts";
 import { dayBefore, isShort, limitName, limitText, shownLimits } from "./limits.ts";
+import { sumBy, type Entry } from "./sums.ts";
 
 const LOOK_SECONDS = 15;
 const RANGES = [7, 30, 90];
-
-type Entry = UsageReport["data"][number];
 
 export function UsageView() {
   const days = RANGES.find((value) => String(value) === query.value.get("days")) ?? 30;
@@ -25,14 +25,20 @@ export function UsageView() {
   const own = me.value === null || everyone ? "" : `&owner=${encodeURIComponent(me.value.owner)}`;
   const path = (group: string) => `/usage?group_by=${group}&since=${since}${own}`;
   const ready = me.value !== null;
-  const report = (group: string, wanted = true) =>
-    useResource(ready && wanted ? path(group) : null, (signal) => call<UsageReport>("GET", path(group), { signal }), LOOK_SECONDS);
-  const account = useResource("account", (signal) => call<Account>("GET", "/me", { signal }), LOOK_SECONDS);
+  const report = (group: string) =>
+    useResource(ready ? path(group) : null, (signal) => call<UsageReport>("GET", path(group), { signal }), LOOK_SECONDS);
+  useEffect(() => {
+    // The account is known already, with the use of the limits at that time.
+    const timer = setInterval(() => document.hidden || void loadMe(), LOOK_SECONDS * 1000);
+    return () => clearInterval(timer);
+  }, []);
   const byDay = report("day");
-  const byModel = report("model");
-  const byOwner = report("owner", everyone);
+  const parts = report("model,owner");
+  const byModel = sumBy(parts.data.value?.data ?? [], "model");
+  const byOwner = everyone ? sumBy(parts.data.value?.data ?? [], "owner") : [];
   const keys = useResource(everyone ? "usage keys" : null, async (signal) => (await call<List<ApiKey>>("GET", "/admin/keys", { signal })).data, LOOK_SECONDS);
-  const total = byDay.data.value?.total;
+  // All at once, so that nothing moves when more arrives.
+  const total = parts.data.value === null ? undefined : byDay.data.value?.total;
   return (
     <section class="view usage" aria-label="Usage">
       <div class="view-head"><h1>Usage</h1>
@@ -50,13 +56,13 @@ export function UsageView() {
         <Tile words="GPU time">{duration(total.gpu_seconds)}</Tile>
         <Tile words="Pages read" more={bytes(total.bytes)}>{number(total.pages)}</Tile>
       </div>}
-      {account.data.value && <Section id="limits" heading={`Limits of ${account.data.value.owner}`}><Limits account={account.data.value} /></Section>}
+      {total && me.value && <Section id="limits" heading={`Limits of ${me.value.owner}`}><Limits account={me.value} /></Section>}
       {total?.jobs === 0 && <Empty><h2>Nothing was used in these days</h2><p>Jobs are counted on the day on which they end (UTC).</p></Empty>}
-      {byOwner.data.value && byOwner.data.value.data.length > 0 && <Section id="owners" heading="By owner"><Report label="Table of owners" first="Owner" entries={byOwner.data.value.data} name={({ owner }) => owner ?? ""} largestFirst /></Section>}
-      {byModel.data.value && total && total.jobs > 0 && <Section id="models" heading="By model"><Report label="Table of models" first="Model" entries={byModel.data.value.data} name={({ model }) => model || "without a model"} largestFirst /></Section>}
+      {total && byOwner.length > 0 && <Section id="owners" heading="By owner"><Report label="Table of owners" first="Owner" entries={byOwner} name={({ owner }) => owner ?? ""} largestFirst /></Section>}
+      {total && byModel.length > 0 && <Section id="models" heading="By model"><Report label="Table of models" first="Model" entries={byModel} name={({ model }) => model || "without a model"} largestFirst /></Section>}
       {byDay.data.value && total && total.jobs > 0 && <Section id="days" heading="By day"><Report label="Table of days" first="Day" entries={byDay.data.value.data.toReversed()} name={({ day }) => day ?? ""} /></Section>}
-      {keys.data.value && keys.data.value.length > 0 && <Section id="keys" heading="API keys" ><Keys keys={keys.data.value} /></Section>}
-      {byDay.data.value === null && byDay.error.value === null && <p class="hint" role="status">Loading…</p>}
+      {total && keys.data.value && keys.data.value.length > 0 && <Section id="keys" heading="API keys" ><Keys keys={keys.data.value} /></Section>}
+      {total === undefined && byDay.error.value === null && <p class="hint" role="status">Loading…</p>}
     </section>
   );
 }

@@ -1,1 +1,0 @@
-function e(e,t){let n=t.filter(({status:e,attempts:t})=>e!==`pending`||t.length>0),r=({hook:e,all:t,good:n})=>(e.enabled?0:-2)+(t>0?n/t:1);return e.map(e=>{let t=n.filter(({webhook:t})=>t===e.id);return{hook:e,all:t.length,good:t.filter(({status:e})=>e===`delivered`).length}}).sort((e,t)=>r(e)-r(t))}export{e as t};
