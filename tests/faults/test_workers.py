@@ -1,5 +1,6 @@
 """Workers that are killed, suspended, starved or asked to stop."""
 
+import itertools
 import os
 import signal
 
@@ -25,6 +26,15 @@ def test_wakeups_taken_by_a_dying_worker_are_sent_again(stack: FaultStack) -> No
     wait_until(lambda: all(stack.read_job(job).attempt for job in jobs), "all are claimed elsewhere")
     for job in jobs:
         assert stack.wait_for_end(job).attempts[-1].outcome is Outcome.COMPLETED
+
+
+def test_a_dead_worker_keeps_no_place_of_a_concurrency_key(stack: FaultStack) -> None:
+    jobs = [stack.submit_job(TEXT, concurrency_key="door") for _ in range(3)]
+    wait_until(lambda: stack.count_in_progress(jobs) == 1, "the first runs")
+    kill(stack.pid_of("gpu0"))
+    attempts = [attempt for job in jobs for attempt in stack.wait_for_end(job).attempts]
+    runs = sorted((attempt.started_at, attempt.ended_at or 0) for attempt in attempts)
+    assert all(later >= end for (_, end), (later, _) in itertools.pairwise(runs))
 
 
 @pytest.mark.slow_fault

@@ -1,14 +1,20 @@
 """Parts of ``enginehouse demo`` against a running stack; ``test_install.py`` runs the whole demonstration."""
 
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from cli.local import demo
+from cli.local.redis_server import free_port
+from shared.data_folder import open_data_folder
 from shared.settings import from_environment
-from testing.stack import Stack
+from testing.repository import REPOSITORY
+from testing.stack import Stack, models
 
 
 def test_unfinished_questions_of_an_earlier_demonstration_are_cancelled(slow_stack: Stack) -> None:
@@ -17,6 +23,22 @@ def test_unfinished_questions_of_an_earlier_demonstration_are_cancelled(slow_sta
     demo._cancel_unfinished(slow_stack.client)
     assert {slow_stack.ended(job)["status"] for job in left} == {"cancelled"}
     assert slow_stack.ended(other)["status"] == "completed"
+
+
+@pytest.mark.slow_fault
+def test_the_doctor_finds_nothing_while_the_demonstration_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGINEHOUSE_ALLOW_ROOT", "1")
+    file = tmp_path / "models.json"
+    file.write_text(json.dumps(models(0.0)))
+    settings = from_environment(os.environ, data_dir=tmp_path / "data", models_file=file, port=free_port(), engine="echo")
+    open_data_folder(settings.data_dir)
+    documents = demo._write_documents(settings.data_dir / "demo")
+    with demo._running_stack(settings, Console()) as client:
+        demo._ingest(client, documents, Console())
+        line = [sys.executable, "-m", "cli.main", "doctor", "--data", str(settings.data_dir)]
+        doctor = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False)
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+    assert doctor.stdout.startswith("No problems found")
 
 
 def test_the_last_line_shows_a_command_that_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

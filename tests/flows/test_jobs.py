@@ -1,5 +1,7 @@
 """Jobs are listed, cancelled and deleted."""
 
+import itertools
+
 from testing.stack import Stack
 from testing.waiting import wait_until
 
@@ -23,6 +25,14 @@ def test_the_list_is_filtered(stack: Stack) -> None:
     assert all(found["status"] == "completed" for found in completed["data"])
     refusal = stack.client.get("/jobs", params={"kind": "no such kind"})
     assert (refusal.status_code, refusal.json()["error"]["param"]) == (422, "kind")
+
+
+def test_jobs_with_a_concurrency_key_run_one_after_the_other(stack: Stack) -> None:
+    jobs = [stack.generate(f"limited {number}", concurrency_key="one")["id"] for number in range(6)]
+    attempts = [attempt for job in jobs for attempt in stack.ended(job)["attempts"]]
+    assert [attempt["outcome"] for attempt in attempts] == ["completed"] * 6
+    runs = sorted((attempt["started_at"], attempt["ended_at"]) for attempt in attempts)
+    assert all(later >= end for (_, end), (later, _) in itertools.pairwise(runs))
 
 
 def test_a_running_job_is_cancelled_at_once(slow_stack: Stack) -> None:
