@@ -12,6 +12,7 @@ from api.openai.vector_store_parameters import STORE
 from api.openapi.operation import COLLECTION, DELIVERY, DOCUMENT, GPU, JOB, SESSION, WEBHOOK, Operation
 from api.routes.document_pages import PAGE
 from api.routes.openai.batches import BATCH, INPUT
+from api.routes.openai.conversations import CONVERSATION, ITEM
 from api.routes.openai.files import FILE, REQUEST
 from api.routes.openai.models import MODEL
 from api.routes.openai.responses import RESPONSE
@@ -75,11 +76,14 @@ def example_ids(slow_stack: Stack) -> dict[str, str]:
     batch = stack.post("/v1/batches", {**INPUT, "input_file_id": file}).json()
     stack.ended(batch["job_id"])
     store = stack.post("/v1/vector_stores", {"name": "examples"}).json()["id"]
+    conversation = stack.post("/v1/conversations", {"items": [{"role": "user", "content": "an example"}]}).json()["id"]
     file_batch = stack.post(f"/v1/vector_stores/{store}/file_batches", {"file_ids": [file]}).json()
     stack.ended(file_batch["job_id"])
     return {
         STORE.name: store,
         FILE_BATCH.name: file_batch["id"],
+        CONVERSATION.name: conversation,
+        ITEM.name: stack.client.get(f"/v1/conversations/{conversation}/items").json()["data"][0]["id"],
         JOB.name: job,
         DOCUMENT.name: document,
         COLLECTION.name: "handbook",
@@ -208,6 +212,8 @@ def test_every_error_matches_its_schema(slow_stack: Stack) -> None:
             "file": "file-nope",
             "batch": "batch_nope",
             "store": "vs_nope",
+            "conversation": "conv_nope",
+            "item": "msg_nope",
             "file_batch": "vsfb_nope",
             "view": "nope",
             "asset": "nope",

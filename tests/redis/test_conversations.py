@@ -167,7 +167,8 @@ def test_a_key_that_may_not_see_everything_uses_its_own_conversations(settings: 
     redis_client.hset("eh:models", "gemma-3-270m", "1")
     client = create_app(settings).test_client()
     keys = ApiKeys(redis_client)
-    whole, limited = ({"Authorization": f"Bearer {keys.create('ada', **rights)[1]}"} for rights in ({}, {"scopes": ["generate"]}))
+    secrets = (keys.create("ada")[1], keys.create("ada", scopes=["generate"])[1])
+    whole, limited = ({"Authorization": f"Bearer {secret}"} for secret in secrets)
     made = {
         name: client.post("/v1/conversations", json={}, headers=headers).get_json()["id"]
         for name, headers in (("whole", whole), ("limited", limited))

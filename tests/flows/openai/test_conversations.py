@@ -49,7 +49,7 @@ def test_a_conversation_is_created_changed_and_deleted(client: openai.OpenAI) ->
 def test_items_are_added_listed_retrieved_and_deleted(client: openai.OpenAI) -> None:
     conversation = client.conversations.create().id
     added = client.conversations.items.create(conversation, items=[message(f"text {number}") for number in range(7)])
-    ids = [item.id for item in added.data]
+    ids = [str(item.id) for item in added.data]
     assert (added.first_id, added.last_id, added.has_more) == (ids[0], ids[-1], False)
     # The client reads page after page.
     assert [item.id for item in client.conversations.items.list(conversation, limit=2)] == ids[::-1]
@@ -177,6 +177,7 @@ def test_compactions_of_other_servers_are_skipped(v1_stack: Stack, content: str 
 
 
 def test_nothing_cannot_be_compacted(v1_stack: Stack) -> None:
-    for body in ({}, {"input": []}, {"input": " "}):
+    bodies: list[dict[str, Any]] = [{}, {"input": []}, {"input": " "}]
+    for body in bodies:
         answer = v1_stack.post("/v1/responses/compact", {"model": "echo", **body})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input"), answer.text

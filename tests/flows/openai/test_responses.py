@@ -37,10 +37,11 @@ def posted(stack: Stack, **body: Any) -> httpx2.Response:
     return stack.post("/v1/responses", {"model": "echo", "max_output_tokens": 1000, **body})
 
 
-# The acceptance cases of Open Responses that concern text and tools: requests, and the items of their output.
+# The acceptance cases of Open Responses that concern text and tools, by the names of its suite, each also as a stream: requests, and the
+# items of their output.
 ACCEPTANCE: dict[str, tuple[list[dict[str, Any]], dict[str, Any], list[str]]] = {
-    "text": ([{"type": "message", "role": "user", "content": "Say hello."}], {}, ["message"]),
-    "system": (
+    "basic-response": ([{"type": "message", "role": "user", "content": "Say hello."}], {}, ["message"]),
+    "system-prompt": (
         [
             {"type": "message", "role": "system", "content": "You are terse."},
             {"type": "message", "role": "user", "content": "Hi."},
@@ -48,7 +49,7 @@ ACCEPTANCE: dict[str, tuple[list[dict[str, Any]], dict[str, Any], list[str]]] = 
         {},
         ["message"],
     ),
-    "turns": (
+    "multi-turn": (
         [
             {"type": "message", "role": "user", "content": "I am Ada."},
             {"type": "message", "role": "assistant", "content": "Hello Ada."},
@@ -57,8 +58,40 @@ ACCEPTANCE: dict[str, tuple[list[dict[str, Any]], dict[str, Any], list[str]]] = 
         {},
         ["message"],
     ),
-    "tool": ([{"type": "message", "role": "user", "content": CALL}], {"tools": [TOOL]}, ["reasoning", "function_call"]),
+    "tool-calling": ([{"type": "message", "role": "user", "content": CALL}], {"tools": [TOOL]}, ["reasoning", "function_call"]),
 }
+
+
+# The fields that its schema of a response requires, and their types.
+NULL = type(None)
+RESOURCE: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("id", "object", "status", "model", "truncation", "service_tier"), (str,)),
+    **dict.fromkeys(("created_at", "top_logprobs"), (int,)),
+    **dict.fromkeys(("completed_at", "max_output_tokens", "max_tool_calls"), (int, NULL)),
+    **dict.fromkeys(("previous_response_id", "instructions", "safety_identifier", "prompt_cache_key"), (str, NULL)),
+    **dict.fromkeys(("incomplete_details", "error", "reasoning", "usage"), (dict, NULL)),
+    **dict.fromkeys(("output", "tools"), (list,)),
+    **dict.fromkeys(("parallel_tool_calls", "store", "background"), (bool,)),
+    **dict.fromkeys(("top_p", "presence_penalty", "frequency_penalty", "temperature"), (int, float)),
+    **dict.fromkeys(("text", "metadata"), (dict,)),
+    "tool_choice": (str, dict),
+}
+PLACE = ("item_id", "output_index")
+EVENT_FIELDS = {
+    "response.output_item.added": ("output_index", "item"),
+    "response.output_item.done": ("output_index", "item"),
+    "response.content_part.added": (*PLACE, "content_index", "part"),
+    "response.content_part.done": (*PLACE, "content_index", "part"),
+    "response.output_text.delta": (*PLACE, "content_index", "delta", "logprobs"),
+    "response.output_text.done": (*PLACE, "content_index", "text", "logprobs"),
+    "response.function_call_arguments.delta": (*PLACE, "delta"),
+    "response.function_call_arguments.done": (*PLACE, "arguments"),
+}
+
+
+def misfits(response: dict[str, Any]) -> set[str]:
+    """The required fields of a response that are missing or of another type."""
+    return {name for name, types in RESOURCE.items() if name not in response or not isinstance(response[name], types)}
 
 
 @pytest.mark.parametrize("name", ACCEPTANCE)
@@ -69,6 +102,16 @@ def test_acceptance_cases_of_open_responses(v1_stack: Stack, create: Callable[..
     response = Response.model_validate_json(answer.text, strict=True)
     assert response.status == "completed"
     assert [item.type for item in response.output] == types
+    assert misfits(answer.json()) == set()
+    lines = posted(v1_stack, input=input, stream=True, **options).text.splitlines()
+    sent = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    for event in sent:
+        missing = {"type", "sequence_number", *EVENT_FIELDS.get(event["type"], ())} - event.keys()
+        assert (event["type"], missing, misfits(event["response"]) if "response" in event else set()) == (
+            event["type"],
+            set(),
+            set(),
+        )
     events = list(create(input, stream=True, **options))
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert [item.type for item in events[-1].response.output] == types

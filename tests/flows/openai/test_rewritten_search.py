@@ -57,7 +57,8 @@ def tool(client: openai.OpenAI) -> dict[str, Any]:
 
 
 def create(client: openai.OpenAI, tool: dict[str, Any], input: str, **options: Any) -> Any:
-    return client.responses.create(model="far", input=input, tools=[tool], include=RESULTS, **options)
+    request: dict[str, Any] = {"model": "far", "input": input, "tools": [tool], "include": RESULTS}
+    return client.responses.create(**request, **options)
 
 
 def test_a_question_that_follows_an_answer_is_rewritten_before_the_search(
