@@ -1,10 +1,10 @@
 """OCR compared: pages per second and character error rate on made pages of known text, for each engine that is installed.
 
 Each page is a picture of an A4 page at 200 pixels per inch: clean, with noise and a little askew, turned, or in two columns, in Latin
-letters, Chinese or Japanese. The error rate is the edit distance to the known text in reading order, over its length; space does not
+letters, Greek, Chinese or Japanese. The error rate is the edit distance to the known text in reading order, over its length; space does not
 count. Engines run one after the other in this process, on one thread and without the sandbox.
 
-Run: ``.venv/bin/python -m benchmarks.ocr``. ``--pages 20`` makes fewer pages. Chinese and Japanese need a font, such as that of Debian's
+Run: ``.venv/bin/python -m benchmarks.ocr``. ``--pages 24`` makes fewer pages, and ``--seed`` others. Chinese and Japanese need a font, such as that of Debian's
 package fonts-droid-fallback or the one that ``--font`` names; Tesseract needs the packages tesseract-ocr, those of
 the languages in TESSERACT_LANGUAGES, or ``--tesseract LIBRARY DATA``.
 """
@@ -12,6 +12,8 @@ the languages in TESSERACT_LANGUAGES, or ``--tesseract LIBRARY DATA``.
 import argparse
 import itertools
 import json
+import os
+import platform
 import random
 import re
 import resource
@@ -34,6 +36,7 @@ from workers.cpu.ocr.layout import RecognizedText  # noqa: E402
 
 WIDTH, HEIGHT, MARGIN = 1654, 2339, 150
 SEED = 20261128
+MACHINE = f"{os.cpu_count()} cores, {platform.machine()}"
 
 LATIN_FONTS = (
     "/usr/share/fonts/truetype/liberation/LiberationSerif-Regular.ttf",
@@ -63,6 +66,16 @@ SENTENCES = {
         "Never use the machine without water: the heating element would burn out.",
         "The amount of EUR 1,249.50 is due within thirty days.",
     ),
+    "greek": (
+        "Ο λέβητας πρέπει να ελέγχεται κάθε άνοιξη πριν γεμίσει με νερό.",
+        "Κλείστε την κύρια βαλβίδα, περιμένετε πέντε λεπτά και ανοίξτε αργά την αποχέτευση.",
+        "Πίεση πάνω από 4,5 bar σημαίνει ότι η βαλβίδα ασφαλείας έχει φράξει.",
+        "Τα ανταλλακτικά παραδίδονται σε τρεις έως πέντε εργάσιμες ημέρες.",
+        "Μη χρησιμοποιείτε ποτέ το μηχάνημα χωρίς νερό: η αντίσταση θα καεί.",
+        "Το ποσό των 1.249,50 ευρώ καταβάλλεται μέσα σε τριάντα ημέρες.",
+        "Όποιος επιστρέφει το ποδήλατο μετά τις έξι πληρώνει ακόμη μία ημέρα.",
+        "Η σύμβαση ισχύει για δύο χρόνια από την υπογραφή της.",
+    ),
     "chinese": (
         "锅炉每年春季注水前必须进行检查。",
         "请关闭主阀门，等待五分钟，然后慢慢打开排水口。",
@@ -84,7 +97,12 @@ SENTENCES = {
         "この説明書は新しい製品だけに適用されます。",
     ),
 }
-TESSERACT_LANGUAGES = {"latin": ("eng", "deu", "fra", "spa", "ita"), "chinese": ("chi_sim",), "japanese": ("jpn",)}
+TESSERACT_LANGUAGES = {
+    "latin": ("eng", "deu", "fra", "spa", "ita"),
+    "greek": ("ell",),
+    "chinese": ("chi_sim",),
+    "japanese": ("jpn",),
+}
 KINDS = (
     ("latin", "clean"),
     ("latin", "noise"),
@@ -96,7 +114,10 @@ KINDS = (
     ("chinese", "columns"),
     ("japanese", "clean"),
     ("japanese", "turned"),
+    ("greek", "clean"),
+    ("greek", "noise"),
 )
+CJK = ("chinese", "japanese")
 
 
 @dataclass(frozen=True)
@@ -109,11 +130,11 @@ class MadePage:
     image: Any
 
 
-def make_page(number: int, cjk_font: str) -> MadePage:
+def make_page(number: int, cjk_font: str, seed: int = SEED) -> MadePage:
     """The page of this number, which is the same on every machine with the same fonts."""
-    dice = random.Random(SEED + number)
+    dice = random.Random(seed + number)
     script, kind = KINDS[number % len(KINDS)]
-    font = ImageFont.truetype(dice.choice(LATIN_FONTS) if script == "latin" else cjk_font, dice.choice((28, 32, 36)))
+    font = ImageFont.truetype(cjk_font if script in CJK else dice.choice(LATIN_FONTS), dice.choice((28, 32, 36)))
     page = Image.new("L", (WIDTH, HEIGHT), 255)
     columns = 2 if "columns" in kind else 1
     gutter = 90
@@ -134,8 +155,8 @@ def _draw_column(page: Any, left: int, width: int, font: Any, script: str, dice:
     pitch = int(font.size * 1.45)
     while y < HEIGHT - MARGIN - 8 * pitch:
         sentences = [dice.choice(SENTENCES[script]) for _ in range(4)]
-        units = " ".join(sentences).split(" ") if script == "latin" else list("".join(sentences))
-        glue, line = (" " if script == "latin" else ""), ""
+        units = list("".join(sentences)) if script in CJK else " ".join(sentences).split(" ")
+        glue, line = ("" if script in CJK else " "), ""
         for unit in [*units, ""]:
             longer = f"{line}{glue}{unit}" if line else unit
             if unit and draw.textlength(longer, font) <= width:
@@ -195,18 +216,19 @@ def engines(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[MadePa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--pages", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=SEED, help="of the texts, fonts and spoiled pages")
     parser.add_argument("--font", help="a font with Chinese and Japanese characters")
     parser.add_argument("--engine", choices=["rapidocr", "tesseract"], help="only this one")
     parser.add_argument("--tesseract", nargs=2, metavar=("LIBRARY", "DATA"), help="libtesseract.so.5 and the folder of its data")
     options = parser.parse_args()
     cjk_font = options.font or next((font for font in CJK_FONTS if Path(font).exists()), "")
-    numbers = [number for number in range(options.pages) if cjk_font or KINDS[number % len(KINDS)][0] == "latin"]
+    numbers = [number for number in range(options.pages) if cjk_font or KINDS[number % len(KINDS)][0] not in CJK]
     if not cjk_font:
         print(json.dumps({"left_out": "Chinese and Japanese: no font; install fonts-droid-fallback or give --font"}), flush=True)
     for name, read in engines(options):
         taken: dict[tuple[str, str], list[tuple[float, float, float, float]]] = defaultdict(list)
         for number in numbers:
-            page = make_page(number, cjk_font)
+            page = make_page(number, cjk_font, options.seed)
             wall, cpu = time.perf_counter(), time.process_time()
             result = read(page)
             cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
@@ -224,12 +246,22 @@ def main() -> None:
                         "cpu_seconds_per_page": round(cpu, 2),
                         "character_error_rate": round(errors, 4),
                         "confidence": round(confidence, 3),
+                        "seed": options.seed,
+                        "machine": MACHINE,
                     }
                 ),
                 flush=True,
             )
         print(
-            json.dumps({"engine": name, "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}), flush=True
+            json.dumps(
+                {
+                    "engine": name,
+                    "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                    "seed": options.seed,
+                    "machine": MACHINE,
+                }
+            ),
+            flush=True,
         )
 
 

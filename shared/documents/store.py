@@ -450,7 +450,7 @@ class Documents:
 
     def find_current(self, collection_id: str, name: str) -> Document | None:
         """The document that searches find under this name, or None."""
-        document_id = self._redis.hget(f"{keys.collection(collection_id)}:current", name)
+        document_id = self._redis.hget(keys.current(collection_id), name)
         found = self.read_documents([document_id]) if document_id else []
         return found[0] if found and found[0].status == "ready" else None
 

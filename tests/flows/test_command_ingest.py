@@ -363,7 +363,7 @@ def test_a_watched_folder_is_followed_across_restarts_of_the_command(stack: Stac
 def test_a_watch_needs_one_folder(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     for arguments, reason in (
-        ([tmp_path / "a.txt", "--watch"], "--watch needs exactly one folder."),
+        ([tmp_path / "a.txt", "--watch"], "--watch needs exactly one folder, or s3://BUCKET/PREFIX."),
         ([tmp_path, "--delete-removed"], "--delete-removed needs --watch."),
     ):
         done = run(stack, "ingest", *arguments, "-c", "watched")
