@@ -15,7 +15,7 @@ from typing import Protocol
 import redis
 
 from shared.jobs.maintenance import JobMaintenance
-from shared.jobs.stats_history import INTERVAL_SECONDS
+from shared.jobs.stats_history import HOUR
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.machine import machine_id
 from shared.redis_connection import is_outage
@@ -128,7 +128,7 @@ class StatsRecorder:
     def run_once(self, now: float) -> None:
         if now >= self._due:
             self._maintenance.record_stats()
-            self._due = now + INTERVAL_SECONDS / 5
+            self._due = now + HOUR.interval_seconds / 5
 
 
 class LogRewriter:

@@ -97,7 +97,10 @@ function modelLabel({ name, state, progress, reason }: Model): string {
 }
 
 function ModelChip() {
-  const offered = (models.value ?? []).filter(({ task }) => task === "generate");
+  // A model, then its adapters, which have its state.
+  const offered = (models.value ?? [])
+    .filter(({ task }) => task === "generate")
+    .flatMap((model) => [model, ...model.adapters.map((name) => ({ ...model, name, default: false }))]);
   const usable = (model: Model) => model.state === "ready" || LOADS.has(model.state);
   const chosen = offered.find(({ name }) => name === options.model.value && offered.some(usable)) ?? offered.find((model) => model.default) ?? offered[0];
   useEffect(() => {

@@ -18,7 +18,7 @@ import { loadCounts, loadJobs, reloadJobs, type Counted, type JobPage } from "./
 
 const ACTIVE_SECONDS = 2;
 const IDLE_SECONDS = 5;
-const KINDS = ["generate", "ingest", "search", "delete", "reindex", "unpack", "batch", "embed", "rerank", "tokenize", "request_batch"];
+const KINDS = ["generate", "ingest", "search", "delete", "reindex", "unpack", "fetch", "batch", "embed", "rerank", "tokenize", "request_batch"];
 const COLUMNS = "28px 110px minmax(200px, 1fr) 84px minmax(80px, 140px) 160px 100px";
 const narrow = matchMedia("(max-width: 640px)");
 
