@@ -257,6 +257,8 @@ class CeleryWorker:
         self._name_holder = name_holder
         if not self._pool.prefork:
             self._start_runtime(transitions, maintenance, worker_registry)
+        # Imported before a thread could import it: a child that is forked meanwhile would wait for that thread, which it does not have.
+        CeleryBroker(connect(self._settings.redis_url)).prepare()
         services = [name_holder, *self._pool.build_services()]
         maintenance_thread(self._settings, maintenance, worker_registry, self._stopping, services).start()
         cleaner = DeadWorkerCleaner(self._settings, maintenance, worker_registry)
