@@ -8,7 +8,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import psutil
@@ -87,9 +87,9 @@ def process_name(process: psutil.Process) -> str:
     return " ".join(modules or [Path(words[0]).name]) + (" (child)" if is_child else "")
 
 
-def cpu_seconds(processes: list[psutil.Process]) -> Counter[str]:
+def cpu_seconds(processes: list[psutil.Process]) -> dict[str, float]:
     """CPU seconds by name, without those of children that have ended."""
-    used: Counter[str] = Counter()
+    used: defaultdict[str, float] = defaultdict(float)
     for process in processes:
         times = process.cpu_times()
         used[process_name(process)] += times.user + times.system

@@ -23,7 +23,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import cache, cached_property, wraps
+from functools import cache, wraps
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any, Literal, TypeVar
@@ -93,9 +93,26 @@ class Script:
     source: str
     libraries: tuple[str, ...]
 
-    @cached_property
+    @property
     def text(self) -> str:
         """The complete script: argument bindings, library files and the script's own text."""
+        return self._composed[0]
+
+    @property
+    def sha(self) -> str:
+        """The digest under which Redis knows the script."""
+        return self._composed[1]
+
+    @property
+    def _composed(self) -> tuple[str, str]:
+        # Without the lock of cached_property: a child that is forked while a thread of its parent composes would find it locked for ever.
+        composed: tuple[str, str] | None = vars(self).get("composed")
+        if composed is None:
+            text = self._compose()
+            composed = vars(self)["composed"] = text, hashlib.sha1(text.encode()).hexdigest()
+        return composed
+
+    def _compose(self) -> str:
         bindings = ["local now = tonumber(ARGV[1])"]
         bindings += [argument.binding(position) for position, argument in enumerate(self.arguments, 2)]
         # Without a first line of this form, Redis would refuse single commands of a script, in the middle of a transition.
@@ -108,11 +125,6 @@ class Script:
             blocks.insert(0, _library_block(part, later))
             later = later | _words(part)
         return "\n".join((shebang, " ".join(bindings), *blocks, "do", self.source, "end"))
-
-    @cached_property
-    def sha(self) -> str:
-        """The digest under which Redis knows the script."""
-        return hashlib.sha1(self.text.encode()).hexdigest()
 
 
 class LuaScripts:

@@ -23,8 +23,9 @@ from celery.worker.consumer import tasks as consumer_tasks
 from kombu.asynchronous import Hub
 from kombu.transport import memory, virtual
 from kombu.transport.redis import Channel as RedisChannel
+from kombu.transport.redis import Transport as RedisTransport
 
-from shared.jobs.celery_broker import RUN_NEXT_JOB, UnackedMessage, UnackedQueues, celery_app
+from shared.jobs.celery_broker import RUN_NEXT_JOB, UnackedMessage, UnackedQueues, WaitingTransport, celery_app
 from shared.settings import Settings
 from testing.repository import REPOSITORY
 from testing.waiting import wait_until
@@ -87,6 +88,11 @@ def test_queues_are_consumed_without_acknowledgement(app: Celery) -> None:
         consumer = app.amqp.TaskConsumer(connection.default_channel)
         assert consumer.no_ack is True
         assert consumer.channel.Message is UnackedMessage
+
+
+def test_blocking_reads_take_their_time_from_the_transport() -> None:
+    assert WaitingTransport.brpop_timeout > RedisTransport.brpop_timeout
+    assert "self.connection.brpop_timeout" in inspect.getsource(RedisChannel)
 
 
 def test_a_message_is_acknowledged_by_its_state_alone() -> None:

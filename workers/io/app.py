@@ -5,6 +5,8 @@ It is a pool of its own, so that ten thousand documents in ingestion never delay
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
 
 import redis
 
@@ -29,14 +31,16 @@ from workers.io.document_deletion import DocumentDeletion
 from workers.io.file_maintenance import FileMaintenance
 from workers.io.handlers import io_handlers, raise_if_dropped
 from workers.io.index_monitor import IndexMonitor
-from workers.io.request_batches.runner import BatchServices, run_request_batch
 from workers.io.url_fetch import FetchServices, fetch
 from workers.io.webhooks.dispatcher import WebhookDispatcher
-from workers.runtime.attempt import CheckedHandler, Handler
+from workers.runtime.attempt import Attempt, CheckedHandler, Handler, Result
 from workers.runtime.celery_worker import CeleryWorker, Pool
 from workers.runtime.host_locks import HostLocks
 from workers.runtime.maintenance import MaintenanceService
 from workers.runtime.worker_runtime import WorkerRuntime
+
+if TYPE_CHECKING:
+    from workers.io.request_batches.runner import BatchServices
 
 settings = from_environment(os.environ)
 webhook_dispatchers: list[WebhookDispatcher] = []
@@ -46,11 +50,10 @@ def build_handlers() -> Mapping[str, Handler]:
     """The handlers of this pool. Their embedding model is loaded by the first search."""
     embedders = Embedders(load_catalogue(settings.models_file), threads=1, device=settings.embedding_device)
     client = connect(settings.redis_url, retries=STEADY_RETRIES)
-    services = batch_services(client)
     fetch_services = FetchServices.connect(client, settings)
     return {
         **io_handlers(client, settings, embedders),
-        REQUEST_BATCH: lambda attempt: run_request_batch(attempt, services),
+        REQUEST_BATCH: request_batch_handler(client),
         "fetch": CheckedHandler(
             handle=lambda attempt: fetch(attempt, fetch_services),
             check_subject=lambda attempt: raise_if_dropped(fetch_services.documents, attempt.spec["collection_id"]),
@@ -58,7 +61,25 @@ def build_handlers() -> Mapping[str, Handler]:
     }
 
 
-def batch_services(client: redis.Redis) -> BatchServices:
+def request_batch_handler(client: redis.Redis) -> Handler:
+    """The handler of request batches. What checks their requests is imported by the first batch: it is a seventh of all that this
+    process would import."""
+
+    @cache
+    def services() -> "BatchServices":
+        return batch_services(client)
+
+    def run(attempt: Attempt) -> Result:
+        from workers.io.request_batches.runner import run_request_batch
+
+        return run_request_batch(attempt, services())
+
+    return run
+
+
+def batch_services(client: redis.Redis) -> "BatchServices":
+    from workers.io.request_batches.runner import BatchServices
+
     disk_space = DiskSpace(settings.data_dir, settings.min_free_bytes)
     catalogue = load_catalogue(settings.models_file, engine=settings.engine)
     wake = CeleryBroker(client).wake

@@ -103,6 +103,21 @@ class StopSignals(bootsteps.StartStopStep):  # type: ignore[misc]
             signal.signal(number, lambda number, frame: type(self).on_signal(number))
 
 
+class ThreadsAfterFork(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Starts the threads of a prefork worker once its first children are forked.
+
+    A child that is forked while a thread holds a lock waits for that lock for ever. Children that replace dead ones are forked
+    beside the threads; one that hangs is replaced after ``CHILD_START_SECONDS``.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    start_threads: Callable[[], None]
+
+    def start(self, parent: Any) -> None:
+        type(self).start_threads()
+
+
 class FreeSlotNotice(bootsteps.StartStopStep):  # type: ignore[misc]
     """Makes Celery's loop turn when a thread of the pool becomes free.
 
@@ -156,6 +171,7 @@ class CeleryWorker:
         self._draining = threading.Event()
         self._stopping = threading.Event()
         self._name_holder: NameHolder | None = None
+        self._threads: list[threading.Thread] = []
         self._stop_requested = self._exiting = self._hurried = self._reported_ready = False
         # Created before the fork, so that a drain reaches the children of a prefork pool without Redis.
         fork = multiprocessing.get_context("fork")
@@ -219,6 +235,8 @@ class CeleryWorker:
     def _configure_app(self) -> None:
         if self._pool.prefork:
             self.app.conf.worker_proc_alive_timeout = CHILD_START_SECONDS
+            self.app.steps["worker"].add(ThreadsAfterFork)
+            ThreadsAfterFork.start_threads = self._start_threads
         else:
             self.app.steps["consumer"].add(FreeSlotNotice)
         self.app.steps["worker"].add(StopSignals)
@@ -255,18 +273,28 @@ class CeleryWorker:
             logging.shutdown()
             os._exit(NAME_TAKEN)
         self._name_holder = name_holder
-        if not self._pool.prefork:
-            self._start_runtime(transitions, maintenance, worker_registry)
+        # Imported before a thread could import it: a child that replaces another would wait for that thread, which it does not have.
+        CeleryBroker(connect(self._settings.redis_url)).prepare()
         services = [name_holder, *self._pool.build_services()]
-        maintenance_thread(self._settings, maintenance, worker_registry, self._stopping, services).start()
         cleaner = DeadWorkerCleaner(self._settings, maintenance, worker_registry)
-        threading.Thread(target=self._requeue_jobs_of_predecessor, args=(cleaner,), name="predecessor", daemon=True).start()
-        threading.Thread(target=self._send_canaries, name="canary", daemon=True).start()
         liveness = liveness_folder(self._settings.data_dir) / sender
-        arguments = [self._stopping, liveness, self._notify_systemd]
-        threading.Thread(target=touch_until, args=arguments, name="liveness", daemon=True).start()
+        self._threads = [
+            maintenance_thread(self._settings, maintenance, worker_registry, self._stopping, services),
+            threading.Thread(target=self._requeue_jobs_of_predecessor, args=(cleaner,), name="predecessor", daemon=True),
+            threading.Thread(target=self._send_canaries, name="canary", daemon=True),
+            threading.Thread(
+                target=touch_until, args=[self._stopping, liveness, self._notify_systemd], name="liveness", daemon=True
+            ),
+        ]
         if self._pool.prefork:
             share_objects()
+        else:
+            self._start_runtime(transitions, maintenance, worker_registry)
+            self._start_threads()
+
+    def _start_threads(self) -> None:
+        for thread in self._threads:
+            thread.start()
 
     def _notify_systemd(self) -> None:
         """Notify systemd, if it started this worker, that the worker is alive, and once that its model is loaded."""
