@@ -15,6 +15,7 @@ from shared.jobs.models import Status
 from shared.jobs.queries import JobQueries
 from shared.jobs.stats import StatsReader
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.machine import machine_id
 from shared.redis_connection import PREFIX, is_outage
 from shared.settings import Settings
 
@@ -69,7 +70,8 @@ def _disk(settings: Settings) -> dict[str, Any] | None:
 
 
 def _read_redis(client: redis.Redis) -> dict[str, Any]:
-    stats, workers = StatsReader(client).collect(), WorkerRegistry(client).alive(ALIVE_SECONDS)
+    registry = WorkerRegistry(client)
+    stats, workers = StatsReader(client).collect(), registry.alive(ALIVE_SECONDS)
     memory: Any = client.info("memory")
     return {
         "redis": {"used": memory["used_memory"], "limit": memory["maxmemory"] or None},
@@ -83,6 +85,12 @@ def _read_redis(client: redis.Redis) -> dict[str, Any]:
             {"worker": worker.name, "pool": worker.pool, "running": worker.running, "slots": worker.slots}
             | {"model": worker.model, "phase": worker.phase, "message": worker.message}
             for worker in sorted(workers, key=lambda worker: worker.name)
+        ],
+        # Such a worker does not count as alive.
+        "stopped_engines": [
+            {"worker": worker.name, "pid": worker.engine_pid}
+            for worker in registry.workers()
+            if worker.machine == machine_id() and worker.has_stopped_engine()
         ],
         "last_failures": _last_failures(client),
     }
@@ -116,6 +124,7 @@ def find_problems(status: dict[str, Any]) -> list[str]:
     ]
     if status["redis"] is None:
         return problems
+    problems += [f"The engine of {item['worker']} (pid {item['pid']}) is stopped." for item in status.get("stopped_engines", ())]
     alive = {worker["pool"] for worker in status["workers"]}
     problems += [
         f"No {pool} worker is alive." for pool in ("gpu", "cpu", "io") if pool not in alive and _is_expected(pool, status)

@@ -53,8 +53,17 @@ class Worker:
     parent: int = 0
 
     def is_frozen(self) -> bool:
-        """Whether its process, or the one that gives it jobs, is stopped. Only processes of its own machine can ask this."""
-        return is_stopped(self.pid) or (self.parent != 0 and is_stopped(self.parent))
+        """Whether its process, the one that gives it jobs, or its engine is stopped. Only processes of its own machine can ask this."""
+        return self.has_stopped_engine() or is_stopped(self.pid) or (self.parent != 0 and is_stopped(self.parent))
+
+    def has_stopped_engine(self) -> bool:
+        """Whether the process of its engine is stopped, as by SIGSTOP. Only processes of its own machine can ask this."""
+        return self.engine_pid != 0 and is_stopped(self.engine_pid)
+
+    @property
+    def engine_pid(self) -> int:
+        """The process of its engine; 0 if it has none."""
+        return int((self.engine or {}).get("pid") or 0)
 
 
 def this_process() -> str:

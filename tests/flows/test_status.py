@@ -1,12 +1,14 @@
 """``enginehouse status`` on a healthy stack, with a stopped process, without Redis, and without a stack."""
 
 import json
+import re
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
 from cli.admin.status import find_problems
+from testing.fault_rig.processes import find_engine
 from testing.stack import QUICK, Stack
 from testing.waiting import wait_until
 from tests.flows.command import run
@@ -100,6 +102,22 @@ def test_a_pool_that_was_left_out_is_no_problem(
         "workers": [{"pool": pool, "phase": "ready"} for pool in ("gpu", "cpu", "io") if pool in started and pool not in missing],
     }
     assert find_problems(status) == [f"No {pool} worker is alive." for pool in missing]
+
+
+def test_a_stopped_engine_is_reported_at_once(own: Stack) -> None:
+    wait_until(lambda: own.client.get("/health/ready").status_code == 200, "the stack is ready")
+    engine = find_engine(own.pid("gpu0"))
+    assert engine is not None
+    engine.suspend()
+    try:
+        wait_until(lambda: own.client.get("/health/ready").status_code == 503, "the model is missing")
+        assert own.client.get("/health/ready").json()["waiting_for"] == ["model echo (no worker yet)"]
+        done = run(own, "status")
+        assert done.returncode == 1
+        assert re.search(rf"problems\tThe engine of gpu0@\S+ \(pid {engine.pid}\) is stopped\.", done.stdout), done.stdout
+    finally:
+        engine.resume()
+    wait_until(lambda: own.client.get("/health/ready").status_code == 200, "the stack is ready again")
 
 
 def test_a_frozen_process_and_a_missing_redis_are_problems(own: Stack) -> None:

@@ -374,3 +374,38 @@ def test_the_ocr_languages_of_a_collection_are_checked_and_can_be_reset(client: 
         refused = client.patch("/collections/letters", json={"ocr_languages": languages})
         assert (refused.status_code, error(refused)["param"], reason in error(refused)["message"]) == (422, "ocr_languages", True)
     assert client.patch("/collections/letters", json={"ocr_languages": None}).get_json()["ocr_languages"] is None
+
+
+def test_a_nearly_full_redis_refuses_large_jobs_while_small_ones_cancels_and_deletes_go_on(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    redis_client.hset("eh:models", MODEL, 1)
+    app = create_app(settings)
+    client, transitions = app.test_client(), app.extensions["enginehouse"].transitions
+
+    def submit(prompt: str) -> TestResponse:
+        return client.post("/generate", json={"prompt": prompt, "model": MODEL})
+
+    large, small = "large " * 20_000, "small"
+    before = [submit(prompt).get_json()["id"] for prompt in (large, large, small)]
+    # So much that the rest is enough for the small calls, however the memory of connections varies.
+    redis_client.setrange("eh:filler", 30_000_000, "x")
+    try:
+        redis_client.config_set("maxmemory", int(redis_client.info("memory")["used_memory"] / 0.93))
+        refused = submit(large)
+        assert (refused.status_code, error(refused)["code"]) == (503, "memory_full")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert submit(small).status_code == 202
+        assert client.post(f"/jobs/{before[0]}/cancel").status_code == 200
+        assert client.delete(f"/jobs/{before[0]}").status_code == 200
+        running = transitions.claim(f"gpu.{MODEL}", "w", "token")
+        assert running is not None
+        assert running.id == before[1]
+        assert transitions.finish((running.id, 1), Status.COMPLETED, result={"text": large}) == "ok"
+        assert client.get(f"/jobs/{running.id}").get_json()["status"] == "completed"
+        redis_client.delete("eh:filler")
+        redis_client.config_set("maxmemory", int(redis_client.info("memory")["used_memory"] / 0.5))
+        assert submit(large).status_code == 202, "as soon as there is room"
+    finally:
+        redis_client.config_set("maxmemory", 0)
+        redis_client.delete("eh:filler")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from api.app import create_app
 from cli.main import app as command
 from shared.settings import Settings
 from testing.repository import REPOSITORY
@@ -90,6 +91,12 @@ def test_nginx_configuration_is_valid_and_streams_are_not_buffered(tmp_path: Pat
     assert re.fullmatch(pattern, "/jobs/job_01m84stetzyr7esggznw5rdjds/events")
     directives = {item["directive"]: item["args"] for item in locations[pattern]}
     assert directives["proxy_buffering"] == ["off"]
+    [uploads] = [pattern for pattern in locations if "upload" in pattern]
+    limit = next(item["args"][0] for item in locations[uploads] if item["directive"] == "client_max_body_size")
+    assert int(limit.removesuffix("m")) * 2**20 > Settings().max_upload_bytes
+    with_files = [operation.path for operation in create_app(Settings()).extensions["openapi"].operations if operation.files]
+    assert "/v1/files" in with_files
+    assert [path for path in with_files if not re.fullmatch(uploads, path)] == [], "each takes large files"
     outer = {item["directive"]: item["args"] for item in server["block"]}
     assert int(outer["proxy_read_timeout"][0].removesuffix("s")) > Settings().chat_wait_seconds
 

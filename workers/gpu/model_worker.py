@@ -76,6 +76,7 @@ class ModelWorker:
         heartbeat = self._engine.last_heartbeat if self._engine is not None else None
         details: dict[str, Any] = {
             "engine": self._entry.engine,
+            "pid": self._engine.pid if self._engine is not None else None,
             "device": self._settings.worker_device or "auto",
             "in_flight": self._engine.limit if self._engine is not None else self._entry.max_in_flight,
             "restarts": self._engine.restarts if self._engine is not None else 0,
