@@ -318,7 +318,7 @@ def test_the_account_of_a_caller(redis_client: redis.Redis, http: FlaskClient, s
     assert (account["owner"], account["admin"], account["key"]) == (
         "ada",
         False,
-        {"id": key.id, "name": "laptop", "expires_at": None},
+        {"id": key.id, "name": "laptop", "expires_at": None, "limits": {}},
     )
     assert account["limits"]["queued_jobs"] == 7
     assert http.get("/me").status_code == 401

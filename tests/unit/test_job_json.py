@@ -97,6 +97,7 @@ JOBS = [
     *(completed(kind) for kind in RESULTS),
     job("generate"),
     job("generate", line_of=JOB_ID),
+    job("generate", concurrency_key="nightly", concurrency_limit=2),
     job("ingest", status=Status.IN_PROGRESS, progress={"phase": "parsing", "done": 1, "total": 0, "unit": "pages"}),
     job("generate", status=Status.FAILED, error={"code": "timeout", "message": "m", "param": None, "type": "job_error"}),
 ]
