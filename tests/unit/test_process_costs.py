@@ -15,7 +15,6 @@ HEAVY = {
     "grpc",
     "langchain_core",
     "numpy",
-    "opentelemetry",
     "tokenizers",
     "torch",
     "transformers",
@@ -45,12 +44,6 @@ def test_a_process_starts_without_libraries_that_only_some_jobs_need(start: str,
     done = run(f"{start}\n{PRINT_MODULES}", tmp_path)
     assert done.returncode == 0, done.stderr
     assert not HEAVY & set(done.stdout.split())
-
-
-def test_opentelemetry_can_be_imported_after_redis(tmp_path: Path) -> None:
-    pytest.importorskip("opentelemetry.sdk.metrics")
-    done = run("import shared, redis, opentelemetry.sdk.metrics", tmp_path)
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_quick_exit_waits_for_threads_runs_exit_functions_and_flushes(tmp_path: Path) -> None:
