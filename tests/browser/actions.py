@@ -58,7 +58,7 @@ def go_to(page: Page, name: str) -> None:
     """Open what the palette has under this name, with the keyboard."""
     page.keyboard.press("Control+k")
     field = page.get_by_label("View, collection or job")
-    expect(field).to_be_visible()
+    expect(field).to_be_focused()
     page.keyboard.type(name)
     expect(field).to_have_value(name)
     # The first of those that match is chosen; its shortcut follows its name.

@@ -228,7 +228,8 @@ def test_the_keyboard_alone_is_enough(page: Page, stack: Stack) -> None:
 
 def test_the_whole_way_by_keyboard(page: Page, stack: Stack) -> None:
     """Upload, ask, open the page that the answer cites, watch and cancel a job, and pause a queue, without a pointer."""
-    page.goto("/ui/documents/harbour")
+    # Until its lists have come, the view may be drawn anew, and what has the focus be replaced.
+    page.goto("/ui/documents/harbour", wait_until="networkidle")
     files = page.locator("#files")
     expect(files).to_be_enabled()
     page.keyboard.press("Tab")
@@ -242,7 +243,8 @@ def test_the_whole_way_by_keyboard(page: Page, stack: Stack) -> None:
     chooser.value.set_files([file])
     # The chooser of the browser has taken the focus of the window.
     page.bring_to_front()
-    expect(page.locator("#upload-words")).to_have_text("1 of 1 ready")
+    # The first document waits until the workers have loaded what they read and embed it with.
+    expect(page.locator("#upload-words")).to_have_text("1 of 1 ready", timeout=90_000)
 
     go_to(page, "New chat")
     tab_to(page, page.get_by_label("Answer from"))

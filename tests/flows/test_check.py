@@ -117,7 +117,7 @@ def test_a_collection_that_is_deleted_during_the_check_is_no_problem(stack: Stac
     chroma = json.loads((stack.data / "state.json").read_text())["chroma"]
     VectorStore(chroma).remove_vectors(index, document)
 
-    def deleted(documents: Documents, collection_id: str) -> Any:
+    def deleted(documents: Documents, collection_id: str, *, hidden: bool = False) -> Any:
         raise NotFound("The collection does not exist.")
 
     monkeypatch.setattr(Documents, "collection_by_id", deleted)
