@@ -39,7 +39,7 @@ Clock = Callable[[], int]
 
 _Declared = TypeVar("_Declared", bound=Callable[..., Any])
 _DEFINITION = re.compile(r"^local (?:function (\w+)|(\w+(?:, *\w+)*)( *=)?)", re.MULTILINE)
-_COMMENT_LINE = re.compile(r"^\s*--.*$", re.MULTILINE)
+_COMMENT_LINE = re.compile(r"^[ \t]*--.*$", re.MULTILINE)
 _ARGUMENT = re.compile(r"(\w+)(?:(:number)|(\.\.\.)|(\{\})|\[([^\]]*)\])?\s*(?:,\s*|$)")
 
 
