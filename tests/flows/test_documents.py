@@ -102,15 +102,15 @@ def test_a_deleted_document_is_gone_from_search(stack: Stack) -> None:
 
 
 def test_a_deleted_document_that_was_reindexed_is_found_after_it_is_restored(stack: Stack) -> None:
-    [document] = upload(stack, "rebuilt", ("secret.txt", b"The secret word is abracadabra."))
+    [document] = upload(stack, "reindexed-without", ("secret.txt", b"The secret word is abracadabra."))
     settled(stack, document)
     stack.client.delete(f"/documents/{document['id']}")
-    job = stack.post("/collections/rebuilt/reindex", {"chunk_tokens": 50}).json()
+    job = stack.post("/collections/reindexed-without/reindex", {"chunk_tokens": 50}).json()
     assert stack.ended(job["id"])["status"] == "completed"
-    assert stack.post("/collections/rebuilt/search", {"query": "secret word"}).json()["data"] == []
+    assert stack.post("/collections/reindexed-without/search", {"query": "secret word"}).json()["data"] == []
     assert stack.client.post(f"/documents/{document['id']}/restore").status_code == 200
     for mode in ("vector", "keyword"):
-        [hit] = stack.post("/collections/rebuilt/search", {"query": "secret word", "mode": mode}).json()["data"]
+        [hit] = stack.post("/collections/reindexed-without/search", {"query": "secret word", "mode": mode}).json()["data"]
         assert hit["document_id"] == document["id"]
 
 

@@ -103,10 +103,10 @@ def test_a_running_job_cannot_be_retried(slow_stack: Stack) -> None:
 
 
 def test_a_queued_job_has_an_estimated_wait(slow_stack: Stack) -> None:
-    # The estimate uses the times between earlier claims. The first jobs end soon and let others be claimed, at most sixteen at once; the
-    # last one stays behind jobs of a minute.
-    short = [slow_stack.generate("y" * 20)["id"] for _ in range(16)]
-    jobs = [*short, *(slow_stack.submit_long() for _ in range(20))]
+    # The estimate uses the times between earlier claims. With eight slots and a second for each job, the last one is queued for fifteen
+    # seconds while others are claimed.
+    with slow_stack.paused("gpu.echo"):
+        jobs = [slow_stack.generate("y" * 20)["id"] for _ in range(120)]
     view = wait_until(
         lambda: next((view for view in [slow_stack.job(jobs[-1])] if view["estimated_wait"]), None),
         "the last job has an estimate",
