@@ -21,7 +21,7 @@ from shared.webhooks.endpoints import DISABLED_BY_OWNER
 FAILED_ATTEMPTS = 3
 FAILED_ATTEMPTS_IN_ALL = 10
 MAX_DELIVERIES = 100
-# Jobs fail in earnest when so many did in the last minutes, and no fewer than half of those that ended.
+# Failures are reported from this number on within the period, if they are at least half of the jobs that ended in it.
 RECENT_SECONDS = 900
 FAILED_JOBS = 3
 MAX_DEAD_LETTERS = 100

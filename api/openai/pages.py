@@ -5,8 +5,17 @@ from typing import Any
 
 from flask import Response, jsonify
 
+from api.openapi.operation import in_query
+
 # Clients of OpenAI wait this long before they look again, and a second if the response does not say.
 POLL_MS = 300
+
+# Parameters of the lists of items: those of a conversation, and those before a response.
+PAGE_OF_ITEMS = (
+    in_query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Maximum number of items.", 10),
+    in_query("after", {"type": "string"}, "The id of the last item of the previous page."),
+    in_query("order", {"enum": ["asc", "desc"], "default": "desc"}, "`desc` begins with the newest item.", "asc"),
+)
 
 
 def page_response(entries: Sequence[dict[str, Any]], *, has_more: bool) -> Response:

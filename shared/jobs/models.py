@@ -58,8 +58,8 @@ class Job:
     retrieved passages of a generation; ``output`` is what earlier attempts have generated. All are empty unless a worker claimed the job.
     ``has_deltas`` says whether clients may have read deltas, of this or an earlier attempt. ``result`` is None in lists. ``summary`` is
     the beginning of the request. ``collection`` is the id of the collection that the job reads or changes. ``line_of`` is the request
-    batch whose line this job runs, ``key`` the id of the API key that submitted it. Of the owner's jobs with
-    the same ``concurrency_key``, only so many run at once as ``concurrency_limit`` of each allows. ``response`` says how a response of
+    batch whose line this job runs, ``key`` the id of the API key that submitted it. The job starts only
+    while fewer than ``concurrency_limit`` jobs of its owner with the same ``concurrency_key`` run. ``response`` says how a response of
     ``/v1`` is kept: ``stored``, ``background``, ``not_stored``; ``conversation`` is the one to which it is added. ``request_id`` and
     ``traceparent`` name the HTTP request and the trace
     that submitted the job. ``counts`` of a batch count its jobs; a ``sealed`` batch accepts no

@@ -228,7 +228,7 @@ def test_the_keyboard_alone_is_enough(page: Page, stack: Stack) -> None:
 
 def test_the_whole_way_by_keyboard(page: Page, stack: Stack) -> None:
     """Upload, ask, open the page that the answer cites, watch and cancel a job, and pause a queue, without a pointer."""
-    # Until its lists have come, the view may be drawn anew, and what has the focus be replaced.
+    # While the view loads its lists, a render may replace the focused element.
     page.goto("/ui/documents/harbour", wait_until="networkidle")
     files = page.locator("#files")
     expect(files).to_be_enabled()

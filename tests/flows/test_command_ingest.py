@@ -16,7 +16,7 @@ from testing.waiting import wait_until
 from tests.flows.command import ends, run, run_on_terminal, start
 from tests.odd_files import packed_zip
 
-# So many that a test can interrupt a command before it has sent all of them.
+# Enough for a test to interrupt the command before it has sent them all.
 FILES = 60
 NONE = {"total": 0, "completed": 0, "failed": 0, "cancelled": 0, "expired": 0}
 

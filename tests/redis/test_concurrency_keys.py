@@ -1,4 +1,4 @@
-"""Concurrency keys: of an owner's jobs with the same key, only so many run at once as each of them allows."""
+"""Concurrency keys: a limit on how many of an owner's jobs with the same key run at once."""
 
 import io
 

@@ -3,9 +3,9 @@
 from flask import Blueprint, jsonify, request
 
 from api.openai.conversations import create_conversation, find_conversation, list_items, read_items
-from api.openai.pages import page_response
+from api.openai.pages import PAGE_OF_ITEMS, page_response
 from api.openai.parsing import parse_openai_body
-from api.openapi.operation import OPENAI_HEADERS, OPENAI_TAG, Example, Operation, Reply, describe, in_path, in_query
+from api.openapi.operation import OPENAI_HEADERS, OPENAI_TAG, Example, Operation, Reply, describe, in_path
 from api.request_parsing import query_choice, query_integer
 from api.responses import RouteResponse
 from api.schemas import responses
@@ -97,12 +97,7 @@ def create_items(conversation: str) -> RouteResponse:
     Operation(
         tag=OPENAI_TAG,
         summary="List the items of a conversation",
-        parameters=(
-            CONVERSATION,
-            in_query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Maximum number of items.", 10),
-            in_query("after", {"type": "string"}, "The id of the last item of the previous page."),
-            in_query("order", {"enum": ["asc", "desc"], "default": "desc"}, "`desc` begins with the newest item.", "asc"),
-        ),
+        parameters=(CONVERSATION, *PAGE_OF_ITEMS),
         replies={200: Reply(description="One page.", model=responses.OpenAIItemList, headers=OPENAI_HEADERS)},
     )
 )

@@ -3,6 +3,7 @@
 from flask import Blueprint, jsonify, request
 
 from api.openai.job_responses import complete_response
+from api.openai.pages import PAGE_OF_ITEMS
 from api.openai.parsing import parse_openai_body, plan_context
 from api.openai.response_streams import continue_stream
 from api.openai.responses import cancel_response, create_response, delete_response, find_response, page_of_items
@@ -159,12 +160,7 @@ def delete(response: str) -> RouteResponse:
     Operation(
         tag=OPENAI_TAG,
         summary="List the items before the answer, those of earlier responses included",
-        parameters=(
-            RESPONSE,
-            in_query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Maximum number of items.", 10),
-            in_query("after", {"type": "string"}, "The id of the last item of the previous page."),
-            in_query("order", {"enum": ["asc", "desc"], "default": "desc"}, "`desc` begins with the newest item.", "asc"),
-        ),
+        parameters=(RESPONSE, *PAGE_OF_ITEMS),
         replies={200: Reply(description="One page.", model=responses.OpenAIItemList, headers=OPENAI_HEADERS)},
     )
 )

@@ -3,7 +3,7 @@
 -- Flags: allow-oom
 -- Arguments: id, owner, item
 -- Keys: the conversation; owner:<owner>:conversation_bytes
--- Returns 1, or 0 if there is no such item.
+-- Returns 1, or 0 if the item does not exist.
 
 local key = conversation_key(id)
 if not owns_conversation(id, owner) then return 0 end
