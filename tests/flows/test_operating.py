@@ -69,8 +69,7 @@ def test_a_full_disk_refuses_what_is_new_and_ends_nothing(operated: Stack, small
     wait_until(lambda: stack.job(running)["status"] == "in_progress", "the job runs")
     assert upload_of(stack, 2 * DISK_MEGABYTES * 2**20) == (503, "disk_full"), "a file that does not fit is not even received"
     unpacking = refuse_bytes_that_would_use_the_reserve(stack, small_disk)
-    filler = small_disk / "most"
-    filler.write_bytes(bytes(1024) * 1024 * (DISK_MEGABYTES * 96 // 100 - used_megabytes(small_disk)))
+    filler = fill(small_disk, 96)
     wait_until(lambda: answer(stack, "/generate", json={"prompt": "x"}).status_code == 503, "jobs are refused")
     for refused in (
         answer(stack, "/generate", json={"prompt": "x"}),
@@ -104,8 +103,7 @@ def test_a_full_disk_refuses_what_is_new_and_ends_nothing(operated: Stack, small
 
 def refuse_bytes_that_would_use_the_reserve(stack: Stack, small_disk: Path) -> str:
     """Leave little more than the reserve. An upload without a length and the member of an archive are larger; returns the unpack job."""
-    filler = small_disk / "some"
-    filler.write_bytes(bytes(2**20) * (DISK_MEGABYTES * 92 // 100 - used_megabytes(small_disk)))
+    fill(small_disk, 92)
     large = os.urandom(8192) * (DISK_MEGABYTES * 2**20 // 20 // 8192)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -120,7 +118,6 @@ def refuse_bytes_that_would_use_the_reserve(stack: Stack, small_disk: Path) -> s
     ends = lambda: [(attempt["outcome"], attempt["error"]) for attempt in stack.job(unpacking)["attempts"]]  # noqa: E731
     wait_until(lambda: ends()[:1] == [("released", "disk_full")], "the unpack job waits for space")
     assert used_megabytes(small_disk) < DISK_MEGABYTES * 95 // 100
-    filler.unlink()
     return str(unpacking)
 
 
@@ -133,6 +130,15 @@ def upload_of(stack: Stack, size: int) -> tuple[int, str]:
     code = json.loads(response.read())["error"]["code"]
     connection.close()
     return response.status, code
+
+
+def fill(folder: Path, percent: int) -> Path:
+    """Let a file grow until this much of the disk is used, whatever the stack writes meanwhile."""
+    filler = folder / "some"
+    with filler.open("ab", buffering=0) as stream:
+        while used_megabytes(folder) < DISK_MEGABYTES * percent // 100:
+            stream.write(bytes(2**20))
+    return filler
 
 
 def used_megabytes(folder: Path) -> int:

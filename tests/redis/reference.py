@@ -337,8 +337,10 @@ class Reference:
             elif job.waiting == "concurrency":
                 job.due = job.deadline()
                 self._wake(job)
-            else:
+            elif job.waiting == "retry_at" and job.not_before <= now:
                 self._enqueue(job)
+            else:  # another job of this round has made it claimable
+                job.due = job.deadline()
         return processed, lost
 
     def mark_worker_dead(self, worker: str) -> list[str]:

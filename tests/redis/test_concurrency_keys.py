@@ -134,6 +134,24 @@ def test_a_running_job_without_a_record_is_noticed(system: JobSystem) -> None:
     assert claimed(system) == [waits]
 
 
+@pytest.mark.parametrize("parked_after", [0, 5])
+def test_one_round_of_maintenance_queues_a_parked_job_once(
+    system: JobSystem, wakeups: list[tuple[str, int]], parked_after: int
+) -> None:
+    running, waits = submit(system), submit(system)
+    assert claim(system) is not None
+    assert system.clock is not None
+    system.clock.advance(parked_after)
+    assert claim(system) is None
+    wakeups.clear()
+    system.clock.advance(120)
+    # The lease of one has lapsed, which wakes the other, whose own look at the key is due too.
+    assert system.maintenance.reap()[1] == [running]
+    assert wakeups == [(QUEUE, 2)]
+    assert set(claimed(system)) == {running}
+    assert waiting(system, waits) == "concurrency"
+
+
 def test_one_claim_parks_some_jobs_and_lets_the_worker_come_again(system: JobSystem, wakeups: list[tuple[str, int]]) -> None:
     rows = [Submission(kind="generate", queue=QUEUE, spec={}, owner="ada", concurrency_key="crm", priority=3) for _ in range(450)]
     system.submitter.submit_jobs(rows)
