@@ -1,5 +1,6 @@
 """Shared fixtures: one Redis server per test process, emptied before each test and checked for leaked keys after it."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,17 @@ pytest_plugins: list[str] = []
 
 # In a container, tests often run as root. Commands that they start inherit this.
 os.environ.setdefault("ENGINEHOUSE_ALLOW_ROOT", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """Collect tests without the garbage collector, which takes a quarter of that time, and never look at their modules again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")
