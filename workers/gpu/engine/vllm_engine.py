@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import aclosing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
@@ -40,6 +41,9 @@ WARM_UPS: tuple[Mapping[str, Any], ...] = (
     {"temperature": 1.0, "top_p": 0.9, "top_k": 40, "seed": 1},
     {"temperature": 1.0, "min_p": 0.1, "repetition_penalty": 1.1, "logprobs": 1},
 )
+# After its first tokens, a request is looked at this often, plus a time for each request, and vLLM joins what it generates meanwhile.
+# Handling each token by itself takes longer than a step of a small model.
+PAUSE_SECONDS, PAUSE_SECONDS_PER_REQUEST = 0.01, 0.0001
 # llguidance, which reads the grammars that the worker writes.
 GRAMMAR_BACKEND = "guidance"
 
@@ -86,6 +90,7 @@ class VllmEngine:
         self._death = ""
         # Of the loop's thread:
         self._turn: list[_Output] = []
+        self._pause: asyncio.Future[None] | None = None
         self._numbers = itertools.count()
         self._steps = self._tokens = self._prompt_tokens = self._cached_tokens = self._held = self._capacity = 0
         self._vocabulary_size = self._max_context = 0
@@ -243,12 +248,32 @@ class VllmEngine:
         prompt = {"type": "token", "prompt_token_ids": request.prompt, "cache_salt": str(request.cache_salt)}
         try:
             lora = self._lora_requests.get(request.adapter)
-            async for output in self._llm.generate(prompt, self._make_params(request), running.number, lora_request=lora):
-                self._accept(running, output)
+            # Closed at once when this task is cancelled, which makes vLLM abort the request.
+            async with aclosing(
+                self._llm.generate(prompt, self._make_params(request), running.number, lora_request=lora)
+            ) as outputs:
+                async for output in outputs:
+                    self._accept(running, output)
+                    if not output.finished:
+                        await self._end_of_pause()
         except Exception as error:  # noqa: BLE001 - the top of a task
             self._fail(running, error)
 
     # Output, in the loop's thread
+
+    async def _end_of_pause(self) -> None:
+        """Wait for the end of a pause that all requests share, so that their tokens go out together."""
+        if self._pause is None:
+            self._pause = self._loop.create_future()
+            seconds = max(PAUSE_SECONDS, PAUSE_SECONDS_PER_REQUEST * len(self._requests))
+            self._loop.call_later(seconds, self._end_pause)
+        # A cancelled request must not cancel the pause of the others.
+        await asyncio.shield(self._pause)
+
+    def _end_pause(self) -> None:
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            pause.set_result(None)
 
     def _accept(self, running: _Running, output: Any) -> None:
         request, completion = running.request, output.outputs[0]
