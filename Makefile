@@ -68,8 +68,8 @@ dist: .venv/.installed-dev
 
 # The web page is tested in a browser, which is installed automatically only in continuous integration.
 chromium:
-	@[ -z "$(CI)" ] || command -v chromium >/dev/null || { echo "[chromium] installing"; \
-	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium >/dev/null; }
+	@[ -z "$(CI)" ] || command -v chromium-headless-shell >/dev/null || { echo "[chromium] installing"; \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium-headless-shell >/dev/null; }
 
 # The alerts are tested with Prometheus' own tool.
 promtool:

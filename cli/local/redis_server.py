@@ -4,12 +4,14 @@ The server has an append-only file, never evicts, listens on loopback and requir
 """
 
 import os
+import random
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,9 @@ from cli.errors import CommandError
 from cli.local import redis_users
 from cli.local.process_tree import spawn
 from shared.urls import without_login
+
+# A free port is looked for here first, at random, so that two processes seldom find the same one.
+LOWEST_PORT, PORTS_TRIED = 20_000, 20
 
 CONFIGURATION = """\
 bind 127.0.0.1
@@ -181,15 +186,25 @@ def write_private(file: Path, text: str) -> None:
         raise
 
 
-def free_port(preferred: int = 0) -> int:
-    """``preferred`` if it is free on loopback, else another free port."""
-    for port in (preferred, 0):
+def free_port(preferred: int = 0, choose: Callable[[Sequence[int], int], list[int]] = random.sample) -> int:
+    """``preferred`` if it is free on loopback, else another free port, which no outgoing connection takes before it is used."""
+    lowest = _first_ephemeral_port()
+    candidates = choose(range(LOWEST_PORT, lowest), min(PORTS_TRIED, lowest - LOWEST_PORT)) if lowest > LOWEST_PORT else []
+    for port in (*([preferred] if preferred else []), *candidates, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 return int(probe.getsockname()[1])
     raise CommandError("There is no free port on 127.0.0.1.")
+
+
+def _first_ephemeral_port() -> int:
+    """The first of the ports that Linux gives to outgoing connections; 0 elsewhere."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        return 0
 
 
 def _client(url: str) -> redis.Redis:

@@ -16,7 +16,9 @@ webhooks = typer.Typer(cls=Group, help="Register, change and test webhooks.")
 deliveries = typer.Typer(cls=Group, help="List, show and redeliver webhook deliveries.")
 
 # An enumeration, because Typer does not accept a list of literals.
-WebhookKind = StrEnum("WebhookKind", ["generate", "ingest", "search", "delete", "reindex", "unpack", "batch", "request_batch"])
+WebhookKind = StrEnum(
+    "WebhookKind", ["generate", "ingest", "search", "delete", "reindex", "unpack", "fetch", "batch", "request_batch"]
+)
 
 Id = Annotated[str, typer.Argument(help="Webhook id.", metavar="WEBHOOK")]
 Events = Annotated[list[str] | None, typer.Option("--event", help="Only these events, such as job.completed; repeatable.")]

@@ -40,9 +40,9 @@ OPENAI_EVENTS: tuple[Event, ...] = (
     *("batch.completed", "batch.failed", "batch.cancelled", "batch.expired"),
     *("response.completed", "response.incomplete", "response.failed", "response.cancelled"),
 )
-Kind = Literal["generate", "ingest", "search", "delete", "reindex", "unpack", "batch", "request_batch"]
+Kind = Literal["generate", "ingest", "search", "delete", "reindex", "unpack", "fetch", "batch", "request_batch"]
 # Clients usually wait for their searches, so an endpoint receives events of searches only if it subscribes to them.
-KINDS: tuple[Kind, ...] = ("generate", "ingest", "delete", "reindex", "unpack", "batch", "request_batch")
+KINDS: tuple[Kind, ...] = ("generate", "ingest", "delete", "reindex", "unpack", "fetch", "batch", "request_batch")
 
 ENDPOINT = "whk"
 MAX_ENDPOINTS = 16

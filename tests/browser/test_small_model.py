@@ -39,6 +39,10 @@ def test_a_question_about_a_document_is_answered_and_seen_in_all_views(page: Pag
     turn = answered(ask(page, "In which year was the Brannock device patented?"))
     expect(turn.locator(".prose")).to_contain_text("1926")
     expect(turn.get_by_role("link", name=re.compile("gemma-3-270m · [0-9]+ tokens"))).to_be_visible()
+    # Passages that the answer does not refer to are folded, and so small a model may leave its references out.
+    folded = turn.locator("details > summary")
+    if folded.count():
+        folded.click()
     turn.get_by_role("button", name=re.compile("device.txt, page 1")).first.click()
     expect(page.get_by_role("complementary", name="Details").locator("mark")).to_contain_text("1926")
     page.keyboard.press("Escape")
@@ -49,4 +53,4 @@ def test_a_question_about_a_document_is_answered_and_seen_in_all_views(page: Pag
     card = page.get_by_role("article", name=re.compile("gpu0"))
     expect(card).to_contain_text("gemma-3-270m")
     expect(card.get_by_role("img", name=re.compile("^Batch: 0 of 16"))).to_be_visible()
-    expect(card.get_by_role("img", name=re.compile("^Tokens a second of gpu0@.*highest [1-9]"))).to_be_visible(timeout=60_000)
+    expect(card.get_by_role("slider", name=re.compile("^Tokens a second of gpu0@.*highest [1-9]"))).to_be_visible(timeout=60_000)

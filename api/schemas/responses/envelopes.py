@@ -18,7 +18,8 @@ def _allow_new_fields(schema: dict[str, Any]) -> None:
 
 
 class ResponseModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", json_schema_extra=_allow_new_fields)
+    # Most responses are written as they are, so their models are only built for the API description, when it is first asked for.
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_allow_new_fields, defer_build=True)
 
 
 class Error(ResponseModel):
