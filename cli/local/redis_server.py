@@ -187,9 +187,9 @@ def write_private(file: Path, text: str) -> None:
 
 
 def free_port(preferred: int = 0, choose: Callable[[Sequence[int], int], list[int]] = random.sample) -> int:
-    """``preferred`` if it is free on loopback, else another free port, which no outgoing connection takes before it is used."""
-    lowest = _first_ephemeral_port()
-    candidates = choose(range(LOWEST_PORT, lowest), min(PORTS_TRIED, lowest - LOWEST_PORT)) if lowest > LOWEST_PORT else []
+    """``preferred`` if it is free on loopback, else another free port, if possible one that Linux never gives to an outgoing connection."""
+    ports = range(LOWEST_PORT, _first_ephemeral_port())
+    candidates = choose(ports, min(PORTS_TRIED, len(ports)))
     for port in (*([preferred] if preferred else []), *candidates, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

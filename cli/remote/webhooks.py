@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 webhooks = typer.Typer(cls=Group, help="Register, change and test webhooks.")
 deliveries = typer.Typer(cls=Group, help="List, show and redeliver webhook deliveries.")
 
-# An enumeration, because Typer does not accept a list of literals.
+# An enumeration, because Typer does not accept a list of literals. The list of the server is slow to import; a test compares the two.
 WebhookKind = StrEnum(
     "WebhookKind", ["generate", "ingest", "search", "delete", "reindex", "unpack", "fetch", "batch", "request_batch"]
 )

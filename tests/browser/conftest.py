@@ -51,7 +51,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @contextmanager
 def running_browser() -> Iterator[Browser]:
     """Chromium. While Playwright runs, so does its event loop, and tests of the same process cannot start theirs."""
-    # The complete browser draws its own window too, and takes three times the CPU.
+    # The full browser also draws its own window, which takes three times the CPU.
     chromium = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if chromium is None:
         missing_service("Chromium is not installed. On Debian: apt-get install chromium-headless-shell")

@@ -134,7 +134,7 @@ def upload_of(stack: Stack, size: int) -> tuple[int, str]:
 
 def fill(folder: Path, percent: int) -> Path:
     """Let a file grow until this much of the disk is used, whatever the stack writes meanwhile."""
-    filler = folder / "some"
+    filler = folder / "used-space"
     with filler.open("ab", buffering=0) as stream:
         while used_megabytes(folder) < DISK_MEGABYTES * percent // 100:
             stream.write(bytes(2**20))

@@ -145,7 +145,7 @@ def test_one_round_of_maintenance_queues_a_parked_job_once(
     assert claim(system) is None
     wakeups.clear()
     system.clock.advance(120)
-    # The lease of one has lapsed, which wakes the other, whose own look at the key is due too.
+    # The lease of the first has lapsed, which wakes the second, whose own check of the key is due as well.
     assert system.maintenance.reap()[1] == [running]
     assert wakeups == [(QUEUE, 2)]
     assert set(claimed(system)) == {running}

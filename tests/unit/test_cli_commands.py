@@ -5,7 +5,7 @@ import re
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -17,8 +17,10 @@ from cli.local.process_commands import api_command, environment_of, served_model
 from cli.local.running_stack import stop_stack
 from cli.main import app
 from cli.output import Output
+from cli.remote.webhooks import WebhookKind
 from shared.settings import Settings, from_environment
 from shared.urls import without_login
+from shared.webhooks.endpoints import Kind
 
 MODELS = [
     {"name": "small", "url": "echo:0", "engine": "echo", "max_in_flight": 7, "default": True},
@@ -140,3 +142,8 @@ def test_help_and_version_have_their_usual_options() -> None:
     listed = output("models", "list", "--help")
     for state in ("ready", "warming", "loading", "draining", "failed", "unloaded", "not_served"):
         assert re.search(rf"^ {state} +\w", listed, re.MULTILINE), state
+
+
+def test_webhooks_of_the_command_take_every_kind_of_the_server() -> None:
+    # Importing the server's list would double the time that a command takes to start.
+    assert [kind.value for kind in WebhookKind] == list(get_args(Kind))

@@ -18,7 +18,7 @@ def _allow_new_fields(schema: dict[str, Any]) -> None:
 
 
 class ResponseModel(BaseModel):
-    # Most responses are written as they are, so their models are only built for the API description, when it is first asked for.
+    # Few responses are validated, so their models are built when the API description is first requested, not at every start.
     model_config = ConfigDict(extra="forbid", json_schema_extra=_allow_new_fields, defer_build=True)
 
 
