@@ -142,8 +142,12 @@ class Checks:
 
     def tokens_are_streamed(self) -> dict[str, Any]:
         output = self.one(self.prompt(), 64)
-        assert len(output.times) >= 8, f"64 tokens came in {len(output.times)} parts"
-        return {"parts": len(output.times), "ms_a_token": round(1000 * (output.times[-1] - output.times[0]) / 63, 2)}
+        took = output.times[-1] - output.times[0]
+        # Tokens of a fast engine travel together for 20 to 50 ms.
+        assert len(output.times) >= min(8, 2 + int(took / 0.05)), (
+            f"64 tokens came in {len(output.times)} parts within {took:.2f} s"
+        )
+        return {"parts": len(output.times), "ms_a_token": round(1000 * took / 63, 2)}
 
     def requests_at_once_end_with_their_own_lengths(self) -> dict[str, Any]:
         lengths = [8 + number for number in range(IN_FLIGHT)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from workers.gpu.engine.adjusted_sampling import SLICE, sample_adjusted
-from workers.gpu.engine.adjustments import Adjustments, LogitAdjuster, make_adjustments, needs_adjuster
+from workers.gpu.engine.adjustments import AdjustedRequests, Adjustments, LogitAdjuster, needs_adjuster
 from workers.gpu.engine.logprobs import score_tokens
 from workers.gpu.engine.messages import LOWEST_LOGPROB, GenerationRequest, decode_message, encode_message
 from workers.gpu.engine.request_checks import find_problem
@@ -65,7 +65,7 @@ def test_penalties_and_biases_follow_their_definition(continued: int) -> None:
     adjuster = adjuster_of(prompt + output[:continued], output[continued:], generated_tokens=continued, **fields)
     assert torch.allclose(adjusted_logits(logits, adjuster), expected_logits(logits, prompt, output, request), atol=1e-5)
     tokens = torch.tensor([int(logits.argmax())])
-    sample_adjusted(logits[None], tokens, torch.tensor([9], dtype=torch.int32), make_adjustments([(0, adjuster)]))
+    sample_adjusted(logits[None], tokens, torch.tensor([9], dtype=torch.int32), AdjustedRequests([(0, adjuster)]).adjust())
     assert tokens.item() == int(expected_logits(logits, prompt, output, request).argmax())
 
 
@@ -87,15 +87,15 @@ def test_only_adjusted_requests_change_and_each_as_it_would_alone() -> None:
     ]
     untouched = logits.argmax(-1)
     together, before = untouched.clone(), logits.clone()
-    sample_adjusted(logits, together, positions, make_adjustments(adjusters))
+    sample_adjusted(logits, together, positions, AdjustedRequests(adjusters).adjust())
     assert torch.equal(logits, before)
     assert together[::4].tolist() == untouched[::4].tolist()
     assert together.tolist() != untouched.tolist()
     for n, adjuster in adjusters:
         alone = untouched[n : n + 1].clone()
-        sample_adjusted(logits[n : n + 1], alone, positions[n : n + 1], make_adjustments([(0, adjuster)]))
+        sample_adjusted(logits[n : n + 1], alone, positions[n : n + 1], AdjustedRequests([(0, adjuster)]).adjust())
         assert alone.item() == together[n].item()
-    sample_adjusted(logits, together, positions, make_adjustments([]))
+    sample_adjusted(logits, together, positions, AdjustedRequests([]).adjust())
 
 
 def test_requests_that_are_selected_keep_their_own_edits_and_masks() -> None:
@@ -103,9 +103,9 @@ def test_requests_that_are_selected_keep_their_own_edits_and_masks() -> None:
     logits = torch.randn(count, VOCABULARY, generator=torch.Generator().manual_seed(5))
     positions = torch.arange(count, dtype=torch.int32)
     biases = [[(n, 3.0), (n + 20, 4.0)] if n % 3 else [] for n in range(count)]
-    made = make_adjustments(
+    made = AdjustedRequests(
         [(n, adjuster_of([1], logit_bias=bias, min_p=0.1, temperature=1.0, seed=n)) for n, bias in enumerate(biases)]
-    )
+    ).adjust()
     masks = np.random.default_rng(1).integers(-(2**31), 2**31, (8, VOCABULARY // 32)).astype(np.int32)
     adjustments = replace(made, masks=masks)
     whole = torch.zeros(count, dtype=torch.long)
@@ -125,7 +125,9 @@ def test_min_p_draws_only_tokens_above_its_fraction_of_the_most_likely_one() -> 
         rows = 400
         tokens = torch.zeros(rows, dtype=torch.long)
         adjusters = [(n, adjuster_of([1], min_p=min_p, temperature=temperature, seed=n)) for n in range(rows)]
-        sample_adjusted(logits.repeat(rows, 1), tokens, torch.full((rows,), 4, dtype=torch.int32), make_adjustments(adjusters))
+        sample_adjusted(
+            logits.repeat(rows, 1), tokens, torch.full((rows,), 4, dtype=torch.int32), AdjustedRequests(adjusters).adjust()
+        )
         assert set(tokens.tolist()) == allowed
 
 
@@ -134,7 +136,7 @@ def test_invalid_tokens_stay_invalid_and_masks_may_be_narrower_than_the_logits()
     logits[1] = torch.nan
     tokens = torch.tensor([0, INVALID_TOKEN, 0])
     adjusters = [(n, adjuster_of([1], logit_bias=[(69, 5.0)])) for n in range(3)]
-    plain = make_adjustments(adjusters)
+    plain = AdjustedRequests(adjusters).adjust()
     masked = replace(plain, requests=np.array([2, 1, 0], np.int32), masks=np.array([[0, 1 << 30], [0, 1 << 30]], np.int32))
     for adjustments in (masked, Adjustments.decode(masked.encode())):
         changed = tokens.clone()
@@ -156,7 +158,7 @@ def test_a_step_and_no_adjustments_survive_serialization() -> None:
     other = StepInput.decode(step.encode())
     for name, value in vars(step).items():
         assert np.array_equal(value, getattr(other, name)) if isinstance(value, np.ndarray) else value == getattr(other, name)
-    empty = Adjustments.decode(make_adjustments([]).encode())
+    empty = Adjustments.decode(AdjustedRequests([]).adjust().encode())
     assert not len(empty.requests)
 
 
@@ -199,13 +201,15 @@ def test_scores_are_log_probabilities_with_the_most_likely_tokens() -> None:
         ({"logit_bias": [(3, float("inf"))]}, "token 3 must be finite"),
         ({"generated_tokens": 3}, "generated_tokens"),
         ({"scored_tokens": -1}, "scored_tokens"),
+        ({"adapter": "small"}, ""),
+        ({"adapter": "other"}, "no adapter 'other'"),
     ],
 )
 def test_a_problem_names_the_field(fields: dict[str, Any], problem: str) -> None:
     import re
 
     request = GenerationRequest(**({"id": "r", "prompt": [1, 2, 3], "max_new_tokens": 4, "stop_token_ids": []} | fields))
-    found = find_problem(request, vocabulary_size=VOCABULARY, max_context=16)
+    found = find_problem(request, vocabulary_size=VOCABULARY, max_context=16, adapters=["small"])
     assert re.search(problem, found) if problem else not found
 
 

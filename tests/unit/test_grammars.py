@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
+from workers.gpu.engine import grammars
 from workers.gpu.engine.grammars import GrammarCompiler, GrammarError, GrammarMatcher, fill_masks
 
 STOP = 258
@@ -59,7 +60,9 @@ def test_a_matcher_goes_on_after_output_of_an_earlier_process() -> None:
         compile_regex("a[bc]+d", generated=b"ax")
 
 
-def test_rows_of_several_matchers_are_their_own() -> None:
+@pytest.mark.parametrize("serial_seconds", [0.0, 3600.0], ids=["in threads", "one by one"])
+def test_rows_of_several_matchers_are_their_own(serial_seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammars, "SERIAL_SECONDS", serial_seconds)
     matchers = [compile_regex(f"{character}+") for character in "abcdefghijklmnopqrst"]
     masks = fill_masks(matchers)
     for row, matcher in zip(masks, matchers, strict=True):

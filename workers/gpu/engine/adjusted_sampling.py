@@ -122,11 +122,13 @@ def sample_adjusted(logits: Tensor, tokens: Tensor, positions: Tensor, adjustmen
 
 
 def _sample_by_kernel(logits: Tensor, tokens: Tensor, positions: Tensor, adjustments: Adjustments, copy: Copy) -> None:
-    from workers.gpu.engine.sampling_kernel import sample_again_on_gpu
+    from workers.gpu.engine.sampling_kernel import again_length, encode_again, sample_again_on_gpu
 
-    rows = (adjustments.sampling, adjustments.requests[None], adjustments.min_p[None].view(np.int32))
-    parameters, masks = copy([np.concatenate(rows).ravel(), adjustments.masks.ravel()])
-    sample_again_on_gpu(logits, positions, tokens, parameters, len(adjustments.requests), masks, len(adjustments.masks))
+    count = len(adjustments.requests)
+    encoded = np.empty(again_length(count), np.int32)
+    encode_again(adjustments, encoded, count)
+    parameters, masks = copy([encoded, adjustments.masks.ravel()])
+    sample_again_on_gpu(logits, positions, tokens, parameters, masks, count)
 
 
 def warm_up_adjusted(logits: Tensor, tokens: Tensor, positions: Tensor, copy: Copy) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.gpu.engine.arrays import Integers, decode_arrays, encode_arrays
-from workers.gpu.engine.grammars import GrammarMatcher, MaskMemory, fill_masks, mask_rows
+from workers.gpu.engine.grammars import GrammarMatcher, MaskFiller, MaskMemory, mask_rows
 from workers.gpu.engine.messages import FinishReason, GenerationRequest
 
 Floats = NDArray[np.float32]
@@ -141,24 +141,42 @@ def needs_adjuster(request: GenerationRequest) -> bool:
     )
 
 
-def make_adjustments(adjusters: Sequence[tuple[int, LogitAdjuster]], memory: MaskMemory = mask_rows) -> Adjustments:
-    """Adjustments for a step from the indices of its requests and their adjusters, with the masks in ``memory``."""
-    adjusters = sorted(adjusters, key=lambda pair: pair[1].matcher is None)
-    edited = [(number, *adjuster.edits) for number, (_, adjuster) in enumerate(adjusters) if adjuster.has_edits]
-    matchers = [adjuster.matcher for _, adjuster in adjusters if adjuster.matcher is not None]
-    nothing = (_EMPTY, _EMPTY, _EMPTY.view(np.float32), _EMPTY.view(np.float32))
-    edits = [(np.full(len(tokens), number, np.int32), tokens, *values) for number, tokens, *values in edited]
-    edit_requests, tokens, factors, added = (np.concatenate(parts) for parts in zip(nothing, *edits, strict=True))
-    return Adjustments(
-        np.array([index for index, _ in adjusters], np.int32),
-        np.array([adjuster.sampling for _, adjuster in adjusters], np.int32).T.copy(),
-        np.array([adjuster.min_p for _, adjuster in adjusters], np.float32),
-        edit_requests,
-        tokens,
-        factors,
-        added,
-        fill_masks(matchers, memory) if matchers else _EMPTY.reshape(0, 0),
-    )
+class AdjustedRequests:
+    """The adjusted requests of a step: their indices in it and their adjusters. Steps of the same requests share one."""
+
+    def __init__(self, adjusters: Sequence[tuple[int, LogitAdjuster]]) -> None:
+        adjusters = sorted(adjusters, key=lambda pair: pair[1].matcher is None)
+        self._adjusters = [adjuster for _, adjuster in adjusters]
+        self._requests = np.array([index for index, _ in adjusters], np.int32)
+        self._sampling = np.array([adjuster.sampling for adjuster in self._adjusters], np.int32).T.copy()
+        self._min_p = np.array([adjuster.min_p for adjuster in self._adjusters], np.float32)
+        matchers = [adjuster.matcher for adjuster in self._adjusters if adjuster.matcher is not None]
+        self._masks = MaskFiller(matchers) if matchers else None
+
+    def adjust(self, memory: MaskMemory = mask_rows) -> Adjustments:
+        """The adjustments after the tokens that the adjusters have accepted, with the masks in ``memory``."""
+        edited = [(number, *adjuster.edits) for number, adjuster in enumerate(self._adjusters) if adjuster.has_edits]
+        nothing = (_EMPTY, _EMPTY, _EMPTY.view(np.float32), _EMPTY.view(np.float32))
+        edits = [(np.full(len(tokens), number, np.int32), tokens, *values) for number, tokens, *values in edited]
+        edit_requests, tokens, factors, added = (np.concatenate(parts) for parts in zip(nothing, *edits, strict=True))
+        return Adjustments(
+            self._requests,
+            self._sampling,
+            self._min_p,
+            edit_requests,
+            tokens,
+            factors,
+            added,
+            self._masks.fill(memory) if self._masks else _EMPTY.reshape(0, 0),
+        )
+
+    def errors(self) -> list[tuple[int, str]]:
+        """Which requests of the step cannot go on, and why."""
+        return [
+            (int(index), adjuster.matcher.error)
+            for index, adjuster in zip(self._requests, self._adjusters, strict=True)
+            if adjuster.matcher is not None and adjuster.matcher.error
+        ]
 
 
 def _rows(array: Integers, count: int) -> Integers:

@@ -4,6 +4,7 @@ llguidance keeps the state of each request and writes the tokens that it may gen
 """
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +26,8 @@ _TOO_COMPLEX = "the grammar has become too complex to go on"
 _MAX_DETAIL = 300
 # Grammars that are kept compiled, each with up to some megabytes.
 _MAX_COMPILED = 64
+# Rows that are left after this time are filled in threads. Most take a few microseconds, less than it takes to wake a thread.
+SERIAL_SECONDS = 0.001
 
 
 class GrammarError(Exception):
@@ -117,49 +120,70 @@ class GrammarMatcher:
         return ("stop", "") if self.matcher.is_stopped() and self.is_complete else None
 
 
-_executor: list[LLExecutor] = []
-
-
 def mask_rows(count: int, words: int) -> Masks:
     """Memory for masks."""
     return np.zeros((count, words), np.int32)
 
 
-def fill_masks(matchers: Sequence[GrammarMatcher], memory: MaskMemory = mask_rows) -> Masks:
-    """A row of bits for each matcher, computed in threads. ``GrammarMatcher.error`` is set where that failed."""
-    if not _executor:
-        _executor.append(LLExecutor())
-    masks = memory(len(matchers), matchers[0].words)
-    fill_next_token_bitmask_par(_executor[0], [(matcher.matcher, at) for at, matcher in enumerate(matchers)], masks)
-    _replace_ends(matchers, masks)
-    return masks
+_executor: list[LLExecutor] = []
 
 
-def _replace_ends(matchers: Sequence[GrammarMatcher], masks: Masks) -> None:
-    """Allow the stop tokens of each row where its output may end, and only there. The matchers are those of one tokenizer."""
-    word, bit = _position(matchers[0].end)
-    may_end = (masks[:, word] & bit) != 0
-    masks[:, word] &= ~bit
-    rows_of: dict[tuple[int, ...], list[int]] = {}
-    for row, matcher in enumerate(matchers):
-        rows_of.setdefault(matcher.stops, []).append(row)
-    for stops, members in rows_of.items():
-        rows = np.array(members)
-        ends, others = rows[may_end[rows]], rows[~may_end[rows]]
-        positions = [_position(token) for token in stops]
-        for word, bit in positions:
-            masks[ends, word] |= bit
-        # Few grammars match a stop token as text.
-        matched = np.zeros(len(others), np.bool_)
-        for word, bit in positions:
-            matched |= (masks[others, word] & bit) != 0
-        for row in others[matched].tolist():
-            without = masks[row].copy()
+class MaskFiller:
+    """Fills the masks of one or more matchers, which are those of one tokenizer, as often as wanted."""
+
+    def __init__(self, matchers: Sequence[GrammarMatcher]) -> None:
+        self._matchers = [matcher.matcher for matcher in matchers]
+        self._words = matchers[0].words
+        self._end = _position(matchers[0].end)
+        rows_of: dict[tuple[int, ...], list[int]] = {}
+        for row, matcher in enumerate(matchers):
+            rows_of.setdefault(matcher.stops, []).append(row)
+        self._stops = [([_position(token) for token in stops], np.array(rows)) for stops, rows in rows_of.items() if stops]
+
+    def fill(self, memory: MaskMemory = mask_rows) -> Masks:
+        """A row of bits for each matcher. ``GrammarMatcher.error`` is set where that failed."""
+        masks = memory(len(self._matchers), self._words)
+        length = self._words * masks.itemsize
+        start, deadline = masks.ctypes.data, time.perf_counter() + SERIAL_SECONDS
+        for row, matcher in enumerate(self._matchers):
+            matcher.unsafe_compute_mask_ptr(start + row * length, length)
+            if row + 1 < len(self._matchers) and time.perf_counter() > deadline:
+                self._fill_in_threads(masks, row + 1)
+                break
+        self._replace_ends(masks)
+        return masks
+
+    def _fill_in_threads(self, masks: Masks, first: int) -> None:
+        if not _executor:
+            _executor.append(LLExecutor())
+        rows = range(first, len(self._matchers))
+        fill_next_token_bitmask_par(_executor[0], [(self._matchers[row], row) for row in rows], masks)
+
+    def _replace_ends(self, masks: Masks) -> None:
+        """Allow the stop tokens of each row where its output may end, and only there."""
+        word, bit = self._end
+        may_end = (masks[:, word] & bit) != 0
+        masks[:, word] &= ~bit
+        for positions, rows in self._stops:
+            ends, others = rows[may_end[rows]], rows[~may_end[rows]]
             for word, bit in positions:
-                without[word] &= ~bit
-            # Not if the text goes on with nothing but a token that ends the request.
-            if without.any():
-                masks[row] = without
+                masks[ends, word] |= bit
+            # Few grammars match a stop token as text.
+            matched = np.zeros(len(others), np.bool_)
+            for word, bit in positions:
+                matched |= (masks[others, word] & bit) != 0
+            for row in others[matched].tolist():
+                without = masks[row].copy()
+                for word, bit in positions:
+                    without[word] &= ~bit
+                # Not if the text goes on with nothing but a token that ends the request.
+                if without.any():
+                    masks[row] = without
+
+
+def fill_masks(matchers: Sequence[GrammarMatcher], memory: MaskMemory = mask_rows) -> Masks:
+    """The masks of matchers whose ``MaskFiller`` is not worth keeping."""
+    return MaskFiller(matchers).fill(memory)
 
 
 def _position(token: int) -> tuple[int, np.int32]:

@@ -16,6 +16,7 @@ from workers.gpu.engine.logprobs import ScoreTensors, score_tokens
 from workers.gpu.engine.model_runner import Forward, RowState, StartedStep, score_step, to_device, to_host, token_scores
 from workers.gpu.engine.page_cache import SPARE_PAGE
 from workers.gpu.engine.paged_attention import FlashAttention, FlashStep
+from workers.gpu.engine.resampling_graph import ResamplingGraph, ResamplingMemory
 from workers.gpu.engine.sampling import sample_tokens
 from workers.gpu.engine.scheduler import MAX_SCORED_TOKENS
 from workers.gpu.engine.step import SAMPLING_FIELDS, StepInput, StepResult
@@ -42,6 +43,8 @@ class GraphRunner:
         self._host_inputs = [torch.zeros(length, dtype=torch.int32).pin_memory() for _ in range(BUFFERS)]
         self._host_tokens = [torch.zeros(max_requests + 1, dtype=torch.long).pin_memory() for _ in range(BUFFERS)]
         self._graphs: dict[tuple[int, int, bool], tuple[torch.cuda.CUDAGraph, _Output]] = {}
+        self._resampling: dict[tuple[int, int, bool], ResamplingGraph] = {}
+        self._resampling_memory: ResamplingMemory | None = None
         self._pool: Any = None
         # One stream for all captures: each stream keeps the memory that it has used.
         self._side_stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -64,13 +67,15 @@ class GraphRunner:
         self._input[:used].copy_(source[:used], non_blocking=True)
         splits = self._needs_splits(*size, int(step.contexts.max()))
         graph = self._graphs.get((*size, splits))
+        resampling = None
         if graph is None or len(step.scored):
             scored = to_device(step.scored, self._device).long() if len(step.scored) else None
             output = self._compute(*size, splits=splits, scored=scored)
         else:
             graph[0].replay()
             output = graph[1]
-        started = _GraphStep(self, step, size, output, target)
+            resampling = self._resampling.get((*size, splits))
+        started = _GraphStep(self, step, size, output, target, resampling)
         if not step.is_adjusted:
             started.complete()
         return started
@@ -95,8 +100,21 @@ class GraphRunner:
             if requests > 1:
                 warm_up_adjusted(output.logits, output.tokens, self.contexts((size, requests)), self.copy)
                 break
+        for key, (_, output) in self._graphs.items():
+            if key[0] == key[1]:
+                self._resampling[key] = self._capture_resampling(key[:2], output)
         torch.cuda.empty_cache()
         return len(sizes)
+
+    def _capture_resampling(self, size: tuple[int, int], output: "_Output") -> ResamplingGraph:
+        if self._resampling_memory is None:
+            self._resampling_memory = ResamplingMemory(self.sizes.max_decode, output.logits.shape[1], self._device)
+        positions, last_tokens = self.contexts(size), self._state.last_tokens
+        return ResamplingGraph(
+            self._resampling_memory,
+            *(output.logits, output.tokens, positions, output.rows, last_tokens),
+            *(self._pool, self._side_stream),
+        )
 
     @torch.inference_mode()
     def run_largest_step(self) -> None:
@@ -198,8 +216,17 @@ class _Output:
 class _GraphStep:
     """A step of ``GraphRunner``. Its logits are those of the graph, which the next step overwrites."""
 
-    def __init__(self, runner: GraphRunner, step: StepInput, size: tuple[int, int], output: _Output, target: Tensor) -> None:
+    def __init__(
+        self,
+        runner: GraphRunner,
+        step: StepInput,
+        size: tuple[int, int],
+        output: _Output,
+        target: Tensor,
+        resampling: ResamplingGraph | None,
+    ) -> None:
         self._runner, self._step, self._size, self._target = runner, step, size, target
+        self._resampling = resampling
         self._output: _Output | None = output
         self._scores: list[ScoreTensors | None] = []
         self._done: Any = None
@@ -209,16 +236,24 @@ class _GraphStep:
     def adjust(self, adjustments: Adjustments) -> None:
         output = self._output
         assert output is not None
+        if self._resampling is not None and self._resampling.can_run(adjustments):
+            self._target = self._resampling.run(adjustments)
+            self._finish(output)
+            return
         sample_adjusted(output.logits, output.tokens, self._runner.contexts(self._size), adjustments, self._runner.copy)
         self._runner.keep_tokens(output)
         self.complete()
 
     def complete(self) -> None:
         """Start to copy what was sampled to the host."""
-        output, self._output = self._output, None
+        output = self._output
         assert output is not None
-        self._scores = [to_host(each) for each in score_step(self._step, output.logits, output.tokens, self._size[1])]
         self._target[: len(output.tokens)].copy_(output.tokens, non_blocking=True)
+        self._finish(output)
+
+    def _finish(self, output: _Output) -> None:
+        self._output = None
+        self._scores = [to_host(each) for each in score_step(self._step, output.logits, output.tokens, self._size[1])]
         self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._done.record()
 

@@ -1,5 +1,6 @@
 """Checks of a request's fields, for every engine."""
 
+from collections.abc import Collection
 from math import isfinite
 
 from workers.gpu.engine.messages import GenerationRequest
@@ -7,8 +8,8 @@ from workers.gpu.engine.messages import GenerationRequest
 MAX_LOGPROBS = 20
 
 
-def find_problem(request: GenerationRequest, *, vocabulary_size: int, max_context: int) -> str:
-    """What is wrong with a request, naming field and limit; empty if nothing is."""
+def find_problem(request: GenerationRequest, *, vocabulary_size: int, max_context: int, adapters: Collection[str] = ()) -> str:
+    """What is wrong with a request, naming field and limit; empty if nothing is. ``adapters`` are those of the model."""
     prompt = request.prompt
     # A prompt may fill the context only if nothing is generated.
     room = max_context - len(prompt) - (request.max_new_tokens > 0)
@@ -36,6 +37,8 @@ def find_problem(request: GenerationRequest, *, vocabulary_size: int, max_contex
             return f"logit_bias of token {token} must be finite"
     if not 0 <= request.generated_tokens < len(prompt):
         return "generated_tokens must be less than the tokens of the prompt"
+    if request.adapter and request.adapter not in adapters:
+        return f"the model has no adapter {request.adapter!r}"
     if request.scored_tokens < 0:
         return "scored_tokens must not be negative"
     return ""

@@ -4,15 +4,20 @@ The set that top-k and top-p keep is closed upwards: with a token it contains ev
 noise is accepted if it is in the set, else the search goes on above its logit. With usual parameters the first is accepted.
 """
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from triton.language.extra import libdevice
 
+from workers.gpu.engine.adjustments import Adjustments
+from workers.gpu.engine.arrays import Integers
 from workers.gpu.engine.step import INVALID_TOKEN, SAMPLING_FIELDS
 
 _BLOCK = 4096
+# How many requests, how many of them have a mask, and how many words each mask has. Aligned to 16 bytes.
+_HEADER = 4
 
 
 def sample_tokens_on_gpu(logits: Tensor, sampling: Tensor, positions: Tensor) -> Tensor:
@@ -22,8 +27,9 @@ def sample_tokens_on_gpu(logits: Tensor, sampling: Tensor, positions: Tensor) ->
     _sample_kernel[(rows,)](
         *(logits, logits.stride(0), vocabulary, sampling, sampling.stride(0), positions, tokens),
         # Not read.
-        *(tokens, 0, 0),
+        tokens,
         IS_AGAIN=False,
+        HEADER=_HEADER,
         FIELDS=SAMPLING_FIELDS,
         INVALID=INVALID_TOKEN,
         BLOCK=_BLOCK,
@@ -32,19 +38,34 @@ def sample_tokens_on_gpu(logits: Tensor, sampling: Tensor, positions: Tensor) ->
     return tokens
 
 
+def encode_again(adjustments: Adjustments, target: Integers, capacity: int) -> None:
+    """Write what ``sample_again_on_gpu`` reads of at most ``capacity`` requests to ``target``, of ``again_length`` elements."""
+    count, masks = len(adjustments.requests), adjustments.masks
+    target[:_HEADER] = count, len(masks), masks.shape[1], 0
+    columns = target[_HEADER : again_length(capacity)].reshape(-1, capacity)
+    columns[:SAMPLING_FIELDS, :count] = adjustments.sampling
+    columns[SAMPLING_FIELDS, :count] = adjustments.requests
+    columns[SAMPLING_FIELDS + 1, :count] = adjustments.min_p.view(np.int32)
+
+
+def again_length(capacity: int) -> int:
+    """How many elements ``encode_again`` writes."""
+    return _HEADER + (SAMPLING_FIELDS + 2) * capacity
+
+
 def sample_again_on_gpu(
-    logits: Tensor, positions: Tensor, tokens: Tensor, parameters: Tensor, count: int, masks: Tensor, masked: int
+    logits: Tensor, positions: Tensor, tokens: Tensor, parameters: Tensor, masks: Tensor, capacity: int
 ) -> None:
     """Sample the ``tokens`` of some rows of ``logits`` again, with ``min_p`` and masks. Invalid tokens stay.
 
-    ``positions`` (int32) and ``tokens`` (int64) have an element for each row of ``logits``. ``parameters`` (int32) are, for the
-    ``count`` rows each, SAMPLING_FIELDS sampling parameters, their indices and their ``min_p``. The first ``masked`` of them have
-    ``masks``: rows of bits. It is one kernel, which reads the logits as they are.
+    ``positions`` (int32) and ``tokens`` (int64) have an element for each row of ``logits``. ``parameters`` (int32) are those of
+    ``encode_again``, and ``masks`` those of the adjustments. It is one kernel, which reads the logits as they are. All that differs from
+    step to step is in the memory of the device, so that a CUDA graph can contain it.
     """
-    _sample_kernel[(count,)](
-        *(logits, logits.stride(0), logits.shape[1], parameters, count, positions, tokens),
-        *(masks, masked, len(masks) // max(masked, 1)),
+    _sample_kernel[(capacity,)](
+        *(logits, logits.stride(0), logits.shape[1], parameters, capacity, positions, tokens, masks),
         IS_AGAIN=True,
+        HEADER=_HEADER,
         FIELDS=SAMPLING_FIELDS,
         INVALID=INVALID_TOKEN,
         BLOCK=_BLOCK,
@@ -79,7 +100,7 @@ def _load_logits(source, mask, token, vocabulary, words, is_masked, IS_AGAIN: tl
 
 
 # Compiling again for a number of requests that happens to be 1 or divisible by 16 would stop all running requests for a second.
-@triton.jit(do_not_specialize=["field_stride", "masked", "words"])
+@triton.jit(do_not_specialize=["field_stride"])
 def _sample_kernel(
     logits,
     row_stride,
@@ -89,18 +110,26 @@ def _sample_kernel(
     positions,
     tokens,
     masks,
-    masked,
-    words,
     IS_AGAIN: tl.constexpr,
+    HEADER: tl.constexpr,
     FIELDS: tl.constexpr,
     INVALID: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     column = tl.program_id(0)
     row = column
+    is_used = True
+    is_masked = False
+    words = 0
+    end = vocabulary
     if IS_AGAIN:
-        row = tl.load(sampling + FIELDS * field_stride + column)
-    is_masked = column < masked
+        is_used = column < tl.load(sampling)
+        is_masked = column < tl.load(sampling + 1)
+        words = tl.load(sampling + 2)
+        sampling += HEADER
+        row = tl.load(sampling + FIELDS * field_stride + column, mask=is_used, other=0)
+        # A program without a request reads no logits.
+        end = tl.where(is_used, vocabulary, 0)
     mask = masks + column.to(tl.int64) * words
     source = logits + row.to(tl.int64) * row_stride
     lane = tl.arange(0, BLOCK)
@@ -112,7 +141,7 @@ def _sample_kernel(
     best_token = tl.zeros([BLOCK], tl.int32)
     lowest = tl.full([BLOCK], float("inf"), tl.float32)
     bad = tl.zeros([BLOCK], tl.int32)
-    for start in range(0, vocabulary, BLOCK):
+    for start in range(0, end, BLOCK):
         inside = start + lane < vocabulary
         x = _load_logits(source, mask, start + lane, vocabulary, words, is_masked, IS_AGAIN)
         bad |= ((x != x) | (x == float("inf"))).to(tl.int32)
@@ -196,7 +225,7 @@ def _sample_kernel(
                 searching = False
     if IS_AGAIN:
         # NaN and infinite logits may be among those that the mask hides.
-        if tl.load(tokens + row) != INVALID:
+        if is_used & (tl.load(tokens + row) != INVALID):
             tl.store(tokens + row, tl.where(is_valid, token, INVALID).to(tl.int64))
     else:
         tl.store(tokens + row, tl.where(is_valid, token, INVALID).to(tl.int64))

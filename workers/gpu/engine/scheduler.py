@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.gpu.engine.adjustments import Adjustments, LogitAdjuster, make_adjustments
+from workers.gpu.engine.adjustments import AdjustedRequests, Adjustments, LogitAdjuster
 from workers.gpu.engine.arrays import Integers
 from workers.gpu.engine.grammars import MaskMemory, mask_rows
 from workers.gpu.engine.messages import FinishedRequest, FinishReason, TokenLogprobs
@@ -143,6 +143,9 @@ class Scheduler:
         self._is_adjusted = np.zeros(max_requests, np.bool_)
         # Admitted requests of these two kinds: without them, steps take no time for them.
         self._reporting = self._adjusting = 0
+        # How many requests with an adjuster have been admitted, and the adjusted requests of the last such step with what identifies them.
+        self._adjusted_started = 0
+        self._adjusted: tuple[tuple[int, bytes, bytes], AdjustedRequests] | None = None
         self._stop_counts: dict[int, int] = {}
         self._new_tables: list[tuple[int, list[int]]] = []
         self._zeroed: list[int] = []
@@ -210,6 +213,7 @@ class Scheduler:
         self._logprobs[row], self._is_adjusted[row] = request.logprobs, request.adjuster is not None
         self._reporting += request.logprobs != NO_LOGPROBS
         self._adjusting += request.adjuster is not None
+        self._adjusted_started += request.adjuster is not None
         if len(pages) > self._table.shape[1]:
             wider = np.full((len(self._table), len(pages)), SPARE_PAGE, np.int32)
             wider[:, : self._table.shape[1]] = self._table
@@ -332,23 +336,32 @@ class Scheduler:
 
         Call when the output of the steps before it has been processed.
         """
-        adjusters: list[tuple[int, LogitAdjuster]] = []
-        rows = step.input.rows
-        for index in np.flatnonzero(self._is_adjusted[rows] & step.is_output & ~self._has_ended[rows]).tolist():
-            request = self._by_row[rows[index]]
-            assert request is not None
-            assert request.adjuster is not None
-            adjusters.append((index, request.adjuster))
-        adjustments = make_adjustments(adjusters, memory)
+        requests = self._find_adjusted(step)
+        adjustments = requests.adjust(memory)
         failed: list[FinishedRequest] = []
-        for index, adjuster in adjusters:
-            request = self._by_row[rows[index]]
-            if request is not None and adjuster.matcher is not None and adjuster.matcher.error:
-                failed.append((request.id, "failed", adjuster.matcher.error))
-                self._end(request)
+        for index, error in requests.errors():
+            request = self._by_row[step.input.rows[index]]
+            assert request is not None
+            failed.append((request.id, "failed", error))
+            self._end(request)
         if failed:
             self._deliver([], [], failed, first=False, logprobs=[], prompt_logprobs=[])
         return adjustments
+
+    def _find_adjusted(self, step: ScheduledStep) -> AdjustedRequests:
+        """The requests of a step that are adjusted. They are usually those of the step before, at the same places."""
+        rows = step.input.rows
+        indices = np.flatnonzero(self._is_adjusted[rows] & step.is_output & ~self._has_ended[rows])
+        key = (self._adjusted_started, indices.tobytes(), rows[indices].tobytes())
+        if self._adjusted is None or self._adjusted[0] != key:
+            adjusters: list[tuple[int, LogitAdjuster]] = []
+            for index in indices.tolist():
+                request = self._by_row[rows[index]]
+                assert request is not None
+                assert request.adjuster is not None
+                adjusters.append((index, request.adjuster))
+            self._adjusted = (key, AdjustedRequests(adjusters))
+        return self._adjusted[1]
 
     def _choose_chunks(self, room: int) -> list[tuple[QueuedRequest, int]]:
         """Chunks of prompts for ``room`` tokens. A long prompt leaves half of the room to the prompts behind it."""
@@ -418,12 +431,13 @@ class Scheduler:
         logprobs: list[tuple[str, list[TokenLogprobs]]] = []
         prompt_logprobs = self._prompt_scores(step, result) if step.scored else []
         scores = dict(zip(step.input.reported.tolist(), range(len(step.input.reported)), strict=True))
+        row_of, token_of, ending, outputs = rows.tolist(), tokens.tolist(), ends.tolist(), step.is_output.tolist()
         for index in np.flatnonzero(is_running & (step.is_output | is_invalid | is_last)).tolist():
-            request, token = self._by_row[rows[index]], int(tokens[index])
+            request, token = self._by_row[row_of[index]], token_of[index]
             assert request is not None
-            reason = self._finish_reason(request, token, bool(is_last[index])) if ends[index] else None
+            reason = self._finish_reason(request, token, bool(is_last[index])) if ending[index] else None
             detail = f"NaN or infinite logits after {step.input.contexts[index]} tokens" if reason == "nan_logits" else ""
-            if reason in (None, "length") and step.is_output[index]:
+            if reason in (None, "length") and outputs[index]:
                 request.output.append(token)
                 ids.append(request.id)
                 values.append(token)

@@ -22,6 +22,11 @@ class StepSizes:
         self._tokens = _up_to(_TOKENS, max_tokens)
         self._requests = _up_to(_REQUESTS, max_requests + 1)
 
+    @property
+    def max_decode(self) -> int:
+        """The most requests of a step that has one token of each."""
+        return self._decode[-1]
+
     def pad(self, tokens: int, requests: int) -> tuple[int, int]:
         """Padded tokens and requests. With one token for each request they stay equal, else one request is left for padding."""
         if tokens == requests:

@@ -205,13 +205,13 @@ class VllmEngine:
     # Requests
 
     def add_request(self, request: GenerationRequest) -> None:
-        problem = find_problem(request, vocabulary_size=self._vocabulary_size, max_context=self._max_context)
+        problem = find_problem(
+            request, vocabulary_size=self._vocabulary_size, max_context=self._max_context, adapters=self._adapters
+        )
         if request.deterministic:
             problem = problem or "the engine vllm cannot compute a request in separate steps (deterministic)"
         if request.grammar and request.generated_tokens:
             problem = problem or "the engine vllm cannot continue an output that has a grammar"
-        if request.adapter and request.adapter not in self._adapters:
-            problem = problem or f"the model has no adapter {request.adapter!r}"
         with self._changed:
             if request.id in self._requests:
                 problem = "a request with this id is already running"
