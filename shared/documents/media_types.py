@@ -53,6 +53,9 @@ UNSUPPORTED: MediaType = "application/octet-stream"
 PICTURES = (PNG, JPEG, TIFF, WEBP, BMP, GIF)
 """Types whose text is read by OCR."""
 
+WITH_PICTURES = (DOCX, PPTX, XLSX, OPENDOCUMENT, OLE, EMAIL, OUTLOOK)
+"""Types besides PDF in which pictures are found that OCR can read."""
+
 ARCHIVES = (ZIP, TAR)
 """Types that are unpacked on upload; each member becomes a document."""
 

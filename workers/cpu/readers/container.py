@@ -38,7 +38,7 @@ def open_office_container(source: Source, password: str) -> Reader:
         raise ReadError("unsupported", reason)
     if not password:
         raise password_error(password)
-    plain = _decrypted(source, password)
+    plain = decrypt(source, password)
     with zipfile.ZipFile(plain) as packed:
         names = packed.namelist()
     plain.seek(0)
@@ -48,7 +48,8 @@ def open_office_container(source: Source, password: str) -> Reader:
     raise ReadError("unsupported", f"The encrypted file is not a Word, Excel or PowerPoint file. Supported formats: {SUPPORTED}.")
 
 
-def _decrypted(source: Source, password: str) -> io.BytesIO:
+def decrypt(source: Source, password: str) -> io.BytesIO:
+    """The Office file inside an encrypted container. Raises ReadError if the password is wrong."""
     import msoffcrypto
 
     plain = io.BytesIO()
@@ -77,4 +78,4 @@ def _without_password(source: Source, password: str) -> Source:
         return io.BytesIO(data)
     if not password:
         raise password_error(password)
-    return _decrypted(io.BytesIO(data), password)
+    return decrypt(io.BytesIO(data), password)
