@@ -42,7 +42,7 @@ def write_pages(request: dict[str, Any]) -> None:
 
     @cache
     def engine() -> OcrEngine:
-        loaded = open_engine(request["engine"], request["languages"])
+        loaded = open_engine(request["engine"], request["languages"], request["languages_named_by"])
         write_line(loaded=True)
         return loaded
 

@@ -21,6 +21,7 @@ from shared.errors import DocumentRejected
 from shared.tracing import span
 from shared.work_context import current_work
 from workers.cpu.cpu_slots import CpuSlots
+from workers.cpu.ocr.installation import LANGUAGES_SETTING
 from workers.cpu.ocr.recognizer import OCR_FAULT, OcrLimits, OcrResult, PageRequest, recognize_pages
 from workers.cpu.parallel_parts import ParallelParts
 from workers.cpu.parsing.parser import CharacterBudget, OcrPart, Page
@@ -38,10 +39,11 @@ BLOCK_PAGES = 25
 
 @dataclass(frozen=True, kw_only=True)
 class OcrSettings:
-    """Which engine reads which languages, whether pictures on pages with text are read too, and the limits."""
+    """Which engine reads which languages, which setting or field names these, whether pictures on pages with text are read too, and the limits."""
 
     engine: str
     languages: Sequence[str]
+    languages_named_by: str = LANGUAGES_SETTING
     images: bool
     limits: OcrLimits
     document_seconds: float
@@ -222,6 +224,7 @@ class OcrPages:
                     self._settings.languages,
                     self._settings.limits,
                     on_result,
+                    languages_named_by=self._settings.languages_named_by,
                     password=self._password,
                     children=self._children,
                     deadline=self._deadline,

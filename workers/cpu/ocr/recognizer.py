@@ -15,6 +15,7 @@ from typing import Any
 from shared.documents.media_types import MediaType
 from shared.documents.page_boxes import SCALE
 from shared.errors import DocumentRejected
+from workers.cpu.ocr.installation import LANGUAGES_SETTING
 from workers.cpu.sandbox.child_process import ChildProcesses
 
 START_SECONDS = 120.0
@@ -78,6 +79,7 @@ def recognize_pages(
     limits: OcrLimits,
     on_result: Callable[[OcrResult], None],
     *,
+    languages_named_by: str = LANGUAGES_SETTING,
     password: str = "",
     children: ChildProcesses | None = None,
     deadline: float = float("inf"),
@@ -85,7 +87,7 @@ def recognize_pages(
     """Call ``on_result`` once for each page, in order.
 
     ``on_result`` may raise, which kills the child, and another thread may kill ``children``. After ``deadline``, a time of
-    ``time.monotonic``, pages are not read any more. Raises DocumentRejected if the file as a whole cannot be read.
+    ``time.monotonic``, pages are not read any more. ``languages_named_by`` is the setting or field that errors about languages name. Raises DocumentRejected if the file as a whole cannot be read.
     """
     children = children or ChildProcesses()
     left, crashes = list(pages), 0
@@ -105,6 +107,7 @@ def recognize_pages(
             "pages": [(page.number, page.inside, page.picture) for page in left],
             "engine": engine,
             "languages": list(languages),
+            "languages_named_by": languages_named_by,
             "password": password,
             "seconds": START_SECONDS + limits.page_seconds * len(left),
             **asdict(limits),
