@@ -11,6 +11,7 @@ from testing.reading_samples.outlook import outlook, outlook_samples
 from testing.reading_samples.package import Sample
 from testing.reading_samples.pages import page_samples, rtf_samples
 from testing.reading_samples.slides import slide_samples
+from testing.reading_samples.visio import visio_samples
 from testing.reading_samples.word import word_samples
 from testing.reading_samples.workbooks import binary_book, workbook_samples
 
@@ -23,6 +24,7 @@ def samples() -> list[Sample]:
         *word_samples(),
         *slide_samples(),
         *workbook_samples(),
+        *visio_samples(),
         *open_document_samples(),
         *page_samples(),
         *mail_samples(),

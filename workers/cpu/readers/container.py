@@ -6,7 +6,7 @@ import zipfile
 from shared.documents.media_types import SUPPORTED
 from workers.cpu.readers.reader import Reader, ReadError, Source, password_error
 
-_READERS = {"xl/workbook.bin": "binary workbook", "word/": "docx", "ppt/": "pptx", "xl/": "xlsx"}
+_READERS = {"xl/workbook.bin": "binary workbook", "word/": "docx", "ppt/": "pptx", "xl/": "xlsx", "visio/": "visio"}
 
 # What to do with files that are not read, by the stream that they have.
 _ADVICE = {
@@ -45,7 +45,9 @@ def open_office_container(source: Source, password: str) -> Reader:
     for start, reader in _READERS.items():
         if any(name.startswith(start) for name in names):
             return open_reader(reader, plain, "")
-    raise ReadError("unsupported", f"The encrypted file is not a Word, Excel or PowerPoint file. Supported formats: {SUPPORTED}.")
+    raise ReadError(
+        "unsupported", f"The encrypted file is not a Word, Excel, PowerPoint or Visio file. Supported formats: {SUPPORTED}."
+    )
 
 
 def decrypt(source: Source, password: str) -> io.BytesIO:
