@@ -46,7 +46,7 @@ def _relationships(*entries: tuple[str, str]) -> str:
     return f'{DECLARATION}<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">{items}</Relationships>'
 
 
-def _shape(text: str, x: float, y: float, *, attributes: str = "", inner: str = "") -> str:
+def drawing_shape(text: str, x: float, y: float, *, attributes: str = "", inner: str = "") -> str:
     own = f"<Text>{text}</Text>" if text else ""
     return f"<Shape ID='9' {attributes}><Cell N='PinX' V='{x}'/><Cell N='PinY' V='{y}'/>{own}{inner}</Shape>"
 
@@ -60,12 +60,12 @@ def visio_samples() -> Iterator[Sample]:
     yield Sample(
         "plant.vsdx",
         lambda: drawing(
-            _shape("Drain", 1, 1)
-            + _shape("Boiler <cp IX='1'/>no. <fld IX='0'>7</fld>", 1, 9, inner=data)
-            + _shape("Chimney", 4, 9.05)
-            + _shape("", 1, 5, attributes="Master='2'", inner=group)
-            + _shape("Own words", 2, 5, attributes="Master='2'", inner="<Shapes/>"),
-            _shape("Second floor", 1, 1),
+            drawing_shape("Drain", 1, 1)
+            + drawing_shape("Boiler <cp IX='1'/>no. <fld IX='0'>7</fld>", 1, 9, inner=data)
+            + drawing_shape("Chimney", 4, 9.05)
+            + drawing_shape("", 1, 5, attributes="Master='2'", inner=group)
+            + drawing_shape("Own words", 2, 5, attributes="Master='2'", inner="<Shapes/>"),
+            drawing_shape("Second floor", 1, 1),
             master="<Shape ID='5'><Text>Pump</Text><Shapes><Shape ID='7'><Text>Valve</Text></Shape></Shapes></Shape>",
             parts={
                 "visio/comments.xml": f"{DECLARATION}<Comments {_NAMES}><CommentList><CommentEntry PageID='2'>Check the stairs."
@@ -82,7 +82,7 @@ def visio_samples() -> Iterator[Sample]:
     yield Sample(
         "master-in-itself.vsdx",
         lambda: drawing(
-            _shape("", 1, 1, attributes="Master='2'"),
+            drawing_shape("", 1, 1, attributes="Master='2'"),
             master="<Shape ID='5'><Text>Pump</Text><Shapes><Shape ID='7' Master='2'/></Shapes></Shape>",
         ),
         must=("Plan 1 Pump",),
@@ -90,7 +90,9 @@ def visio_samples() -> Iterator[Sample]:
     )
     yield Sample(
         "damaged-page.vsdx",
-        lambda: drawing(_shape("Boiler", 1, 1), _shape("Drain", 1, 1), parts={"visio/pages/page1.xml": "<PageContents"}),
+        lambda: drawing(
+            drawing_shape("Boiler", 1, 1), drawing_shape("Drain", 1, 1), parts={"visio/pages/page1.xml": "<PageContents"}
+        ),
         must=("Plan 2 Drain",),
         problem="is damaged or missing from the file",
     )
