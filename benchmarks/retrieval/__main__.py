@@ -4,8 +4,6 @@ The first run downloads the manuals and indexes them, which takes some minutes; 
 """
 
 import argparse
-import hashlib
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +14,7 @@ from typing import Any
 from benchmarks.figures import figure, percentile
 from benchmarks.retrieval.in_process import Chunks, InProcessIndex, Variant, peers
 from benchmarks.retrieval.indexed import connected, index_files
-from benchmarks.retrieval.manuals import fetch_manuals
+from benchmarks.retrieval.manuals import digest, fetch_manuals, manuals_collection
 from benchmarks.retrieval.peers import PEERS, PeerIndex
 from benchmarks.retrieval.public_sets import (
     PUBLIC_SETS,
@@ -90,15 +88,6 @@ def number_of_pages(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of pages from 1")
     return int(text)
-
-
-def manuals_collection(files: Sequence[Path], chunk_tokens: int) -> str:
-    """The name of the collection with exactly these manuals, as others would take places among the hits."""
-    return f"manuals-{digest(sorted(path.name for path in files))}-{chunk_tokens}"
-
-
-def digest(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
 def measure_stack(client: Client, files: Sequence[Path], questions: Sequence[Question], chunk_tokens: int) -> None:

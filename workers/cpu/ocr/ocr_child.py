@@ -20,6 +20,8 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from shared.documents import media_types
+from shared.documents.media_types import MediaType
 from shared.documents.page_boxes import SCALE
 from workers.cpu.ocr.engines import OcrEngine, data_folders, load_library, open_engine, use_one_thread
 from workers.cpu.ocr.installation import EngineMissing
@@ -30,15 +32,14 @@ from workers.cpu.readers.text_builder import clean_text
 from workers.cpu.sandbox.sandbox import close_sandbox
 
 if TYPE_CHECKING:
-    from workers.cpu.ocr.pictures import PagePart
+    from workers.cpu.ocr.pictures import PagePart, Pictures
 
 
 def write_pages(request: dict[str, Any]) -> None:
     """Read the requested pages and write each. Raises ReadError, EngineMissing, or whatever the library raises that opens the file."""
     from workers.cpu.ocr.embedded import PictureUnreadable
-    from workers.cpu.ocr.pictures import open_pictures
 
-    pictures = open_pictures(request["path"], request["media_type"], request["password"], request["max_picture_pixels"])
+    pictures = _open_pictures(request["path"], request["media_type"], request["password"], request["max_picture_pixels"])
 
     @cache
     def engine() -> OcrEngine:
@@ -71,6 +72,18 @@ def write_pages(request: dict[str, Any]) -> None:
             fault = f"{type(error).__name__}: {error}"[:200]
         write_line(page=number, text=text, confidence=round(min(1.0, confidence), 4), fault=fault, boxes=boxes)
     write_line(end="read")
+
+
+def _open_pictures(path: str, media_type: MediaType, password: str, max_pixels: int) -> "Pictures":
+    """Open a file in which pictures are. Raises ReadError, or whatever the library raises."""
+    from workers.cpu.ocr.embedded import EmbeddedPictures
+    from workers.cpu.ocr.pictures import FilePictures, PdfPictures
+
+    if media_type == media_types.PDF:
+        return PdfPictures(path, password)
+    if media_type in media_types.PICTURES:
+        return FilePictures(path, media_type, max_pixels)
+    return EmbeddedPictures(path, media_type, password, max_pixels)
 
 
 def _recognize(parts: "Iterator[PagePart]", engine: Callable[[], OcrEngine]) -> Iterator[RecognizedText]:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from shared.documents import media_types
 from shared.documents.media_types import MediaType
 from workers.cpu.readers.picture import check_pixels, open_picture
 from workers.cpu.readers.reader import password_error
@@ -47,17 +46,6 @@ class Pictures(Protocol):
     def inside_page(self, number: int) -> Iterator[PagePart]: ...
 
     def named(self, name: str) -> Iterator[PagePart]: ...
-
-
-def open_pictures(path: str, media_type: MediaType, password: str, max_pixels: int) -> Pictures:
-    """Open a file in which pictures are. Raises ReadError, or whatever the library raises."""
-    if media_type == media_types.PDF:
-        return PdfPictures(path, password)
-    if media_type in media_types.PICTURES:
-        return FilePictures(path, media_type, max_pixels)
-    from workers.cpu.ocr.embedded import EmbeddedPictures
-
-    return EmbeddedPictures(path, media_type, password, max_pixels)
 
 
 class PdfPictures:
