@@ -175,9 +175,10 @@ class MailReader(InMemoryReader):
 
 
 def _all_parts(message: Message) -> Iterator[Message]:
-    """All parts of a message and of the messages inside it, in the order of the file."""
-    pending = [message]
-    while pending:
+    """The parts of a message and of the messages inside it, in the order of the file, up to the limit."""
+    pending, count = [message], 0
+    while pending and count < _MAX_PARTS:
+        count += 1
         part = pending.pop()
         yield part
         payload: Any = part.get_payload()
@@ -205,7 +206,8 @@ def _picture_name(part: Message) -> str:
 
 
 def _content_id(part: Message) -> str:
-    return str(part.get("Content-ID") or "").strip().strip("<>")[:_MAX_PARAMETER_CHARACTERS]
+    raw = next((str(value) for key, value in part.raw_items() if key.lower() == "content-id"), "")
+    return raw.strip().strip("<>")
 
 
 def _decoded_message(inner: Message, part: Message) -> Message:
