@@ -63,6 +63,7 @@ HISTOGRAMS = (
     ("duration", "job_duration_seconds", "Time from the submission of a completed job to its end.", JOB_LABELS),
     ("first_token", "job_first_token_seconds", "Time from the submission of a completed job to its first text.", JOB_LABELS),
     ("per_token", "job_token_seconds", "Mean time per output token of an answer, after its first token.", JOB_LABELS),
+    ("fetch", "fetch_seconds", "Time from the first start of a fetch of a URL to its end.", ["outcome"]),
     ("delivery", "delivery_seconds", "Age of a webhook delivery when it ended.", ["status"]),
 )
 # The names of OpenTelemetry's conventions for the same times: name there, metric, description.
@@ -132,6 +133,11 @@ def job_metrics(stats: Stats) -> Iterator[Metric]:
     yield _counter(
         "documents_ended", "Documents that were read or rejected.", ["status"], {(key,): n for key, n in documents.items()}
     )
+    fetches = stats.counters("fetches")
+    yield _counter(
+        "fetches_ended", "URLs that were fetched or could not be.", ["outcome"], {(key,): n for key, n in fetches.items()}
+    )
+    yield _counter("fetched_bytes", "Bytes of fetched files.", [], {(): stats.counters("fetched").get("bytes", 0)})
     yield _counter("pages_read", "Pages read from documents.", [], {(): stats.counters("pages").get("read", 0)})
 
 

@@ -594,7 +594,7 @@ class Settings:
     max_picture_pixels: int = setting(
         "ENGINEHOUSE_MAX_PICTURE_PIXELS",
         100_000_000,
-        "Maximum width times height of an uploaded picture, or of one page of a TIFF.",
+        "Maximum width times height of a picture: an uploaded one, one page of a TIFF, or one inside an Office file or e-mail.",
         low=10_000,
         high=1_000_000_000,
     )
@@ -614,7 +614,8 @@ class Settings:
     ocr_images: bool = setting(
         "ENGINEHOUSE_OCR_IMAGES",
         False,
-        "Also read pictures inside PDF pages that have text. Their text follows that of the page.",
+        "Also read pictures on pages that have text: of PDFs, Office files and e-mails. In a PDF, their text follows that of the page; "
+        "elsewhere it stands where the picture is shown.",
     )
     ocr_page_seconds: float = setting(
         "ENGINEHOUSE_OCR_PAGE_SECONDS",

@@ -23,7 +23,7 @@ from fpdf import FPDF
 from PIL import Image
 from pypdf import PdfWriter
 
-from testing.reading_samples import binary_book, open_document, outlook
+from testing.reading_samples import binary_book, drawing, drawing_shape, open_document, outlook
 
 XML = '<?xml version="1.0" encoding="UTF-8"?>'
 GERMAN = "Die Größe der Straße übertrifft die Höhe der Häuser und Bäume am Flußufer. "
@@ -408,6 +408,7 @@ def odd_files() -> Iterator[OddFile]:
     yield OddFile("letter.zip", word, "ready", "Written in Word.")
     yield OddFile("pages.docx", word_of_two_pages, "ready", "Part: Bolt; Price: 12")
     yield OddFile("picture.docx", lambda: word(text="", picture=True), "needs_ocr", "only images")
+    yield OddFile("plant.vsdx", lambda: drawing(drawing_shape("Boiler 7", 1, 1)), "ready", "Boiler 7")
     yield OddFile("blank.docx", lambda: word(text=""), "empty", "neither text nor images")
     yield OddFile("truncated.docx", lambda: word()[:-4000], "failed", "could not be read")
     yield OddFile("no-types.docx", lambda: repacked(word(), {"[Content_Types].xml": None}), "ready", "Written in Word.")

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.figures import figure, percentile
 from benchmarks.retrieval.in_process import Chunks, InProcessIndex, Variant, peers
 from benchmarks.retrieval.indexed import connected, index_files
-from benchmarks.retrieval.manuals import fetch_manuals
+from benchmarks.retrieval.manuals import digest, fetch_manuals, manuals_collection
 from benchmarks.retrieval.peers import PEERS, PeerIndex
 from benchmarks.retrieval.public_sets import (
     PUBLIC_SETS,
@@ -23,7 +23,7 @@ from benchmarks.retrieval.public_sets import (
     read_public_set,
     write_documents,
 )
-from benchmarks.retrieval.twin import choose_pages, make_twins, questions_about
+from benchmarks.retrieval.twin import choose_pages, make_twins, questions_about, shares_kept
 from benchmarks.retrieval.vector_cache import VectorCache, export_texts, import_vectors
 from cli.remote.evaluation.metrics import DEPTH, measures, rank_hits
 from cli.remote.evaluation.questions import Question, read_questions
@@ -47,7 +47,9 @@ def main() -> None:
     arguments.add_argument("--chunk-tokens", type=int, default=200, help="size of chunks")
     arguments.add_argument("--reranker", metavar="URL", help="also measure searches with this reranker, such as a hub id")
     arguments.add_argument("--no-peers", action="store_true", help="measure Enginehouse alone")
-    arguments.add_argument("--ocr", type=int, metavar="PAGES", help="also index the manuals with this many pages as pictures")
+    arguments.add_argument(
+        "--ocr", type=number_of_pages, metavar="PAGES", help="also index the manuals with this many pages as pictures"
+    )
     arguments.add_argument(
         "--public", metavar="NAME|FOLDER", help=f"measure {', '.join(PUBLIC_SETS)}, or a folder in the format of BEIR"
     )
@@ -82,9 +84,15 @@ def main() -> None:
         measure_peers(files, questions, folder / "peers")
 
 
+def number_of_pages(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pages from 1")
+    return int(text)
+
+
 def measure_stack(client: Client, files: Sequence[Path], questions: Sequence[Question], chunk_tokens: int) -> None:
     """Figures of each mode: for questions that stand alone, by kind, and for follow-up questions in several forms."""
-    collection = f"manuals-{chunk_tokens}"
+    collection = manuals_collection(files, chunk_tokens)
     start = time.perf_counter()
     pages, chunks = index_files(client, collection, files, chunk_tokens)
     about = {"system": "enginehouse", "chunk_tokens": chunk_tokens, "pages": pages, "chunks": chunks}
@@ -192,21 +200,24 @@ def measure_twin(
     client: Client, files: Sequence[Path], questions: Sequence[Question], chunk_tokens: int, count: int, folder: Path
 ) -> None:
     """What share of the recall remains when the pages with the answers are pictures."""
+    questions = [question for question in questions if not question.history]
     pages = choose_pages(questions, count)
-    chosen = [question for question in questions_about(questions, pages) if not question.history]
-    collection = f"twin-{count}-{chunk_tokens}"
+    chosen = questions_about(questions, pages)
+    # Named after the pages, as a later run with other manuals or another count has other pictures.
+    name = f"{count}-{digest(sorted(path.name for path in files), sorted((name, sorted(numbers)) for name, numbers in pages.items()))}"
+    collection = f"twin-{name}-{chunk_tokens}"
     start = time.perf_counter()
-    index_files(client, collection, make_twins(files, pages, folder / str(count)), chunk_tokens)
+    index_files(client, collection, make_twins(files, pages, folder / name), chunk_tokens)
     about = {"pictures": sum(map(len, pages.values())), "questions": len(chosen)}
     figure("retrieval.twin_indexing_seconds", time.perf_counter() - start, "s", **about)
     for mode in MODES:
         values = {}
-        for name, source in (("text", f"manuals-{chunk_tokens}"), ("pictures", collection)):
+        for name, source in (("text", manuals_collection(files, chunk_tokens)), ("pictures", collection)):
             search = searcher(client, source, mode)
             values[name] = measures([rank_hits(search(question.question), question) for question in chosen])
             print_measures(values[name], mode=mode, pages_as=name, **about)
-        for measure, value in values["text"].items():
-            figure(f"retrieval.kept_{measure}", values["pictures"][measure] / value, "pictures / text", mode=mode, **about)
+        for measure, share in shares_kept(**values).items():
+            figure(f"retrieval.kept_{measure}", share, "pictures / text", mode=mode, **about)
 
 
 def measure_public(name: str, folder: Path, chunk_tokens: int, url: str | None) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,15 @@ def fetch_manuals(folder: Path) -> list[Path]:
                 )
         found += paths
     return found
+
+
+def manuals_collection(files: Sequence[Path], chunk_tokens: int) -> str:
+    """The name of the collection with exactly these manuals, as others would take places among the hits."""
+    return f"manuals-{digest(sorted(path.name for path in files))}-{chunk_tokens}"
+
+
+def digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
 def _unpack(package: Mapping[str, Any], folder: Path) -> None:

@@ -1,7 +1,7 @@
 """The OCR twin: the manuals with some of their pages as pictures, which have the text of the same pages only for readers of pictures."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +55,8 @@ def _picture(page: Any) -> bytes:
 def questions_about(questions: Sequence[Question], pages: dict[str, set[int]]) -> list[Question]:
     """The questions whose answers are on these pages only."""
     return [question for question in questions if question.page and set(question.page) <= pages.get(question.document[0], set())]
+
+
+def shares_kept(text: Mapping[str, float], pictures: Mapping[str, float]) -> dict[str, float]:
+    """What share of each measure for text pictures keep. Measures that are 0 for text are left out, as those of a few questions may be."""
+    return {name: pictures[name] / value for name, value in text.items() if value}

@@ -35,6 +35,7 @@ EPUB: MediaType = "application/epub+zip"
 DOCX: MediaType = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 PPTX: MediaType = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
 XLSX: MediaType = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+VISIO: MediaType = "application/vnd.ms-visio.drawing"
 XLSB: MediaType = "application/vnd.ms-excel.sheet.binary.macroenabled.12"
 OPENDOCUMENT: MediaType = "application/vnd.oasis.opendocument"
 """Texts, spreadsheets, presentations and drawings alike."""
@@ -53,11 +54,14 @@ UNSUPPORTED: MediaType = "application/octet-stream"
 PICTURES = (PNG, JPEG, TIFF, WEBP, BMP, GIF)
 """Types whose text is read by OCR."""
 
+WITH_PICTURES = (DOCX, PPTX, XLSX, VISIO, OPENDOCUMENT, OLE, EMAIL, OUTLOOK)
+"""Types besides PDF in which pictures are found that OCR can read."""
+
 ARCHIVES = (ZIP, TAR)
 """Types that are unpacked on upload; each member becomes a document."""
 
 SUPPORTED = (
-    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx, .xlsb, .xls), OpenDocument (.odt, .ods, .odp), HTML, MHTML, EPUB, RTF, e-mail "
+    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx, .xlsb, .xls), Visio (.vsdx), OpenDocument (.odt, .ods, .odp), HTML, MHTML, EPUB, RTF, e-mail "
     "(.eml), Outlook (.msg), Evernote (.enex), Jupyter notebooks, subtitles (.srt, .vtt), pictures (PNG, JPEG, TIFF, WebP, BMP, GIF), CSV, JSON, "
     "JSON Lines, Markdown, source code and plain text in any common encoding"
 )
@@ -80,8 +84,15 @@ _SUFFIXES |= {f".{suffix}": SOURCE for suffix in _SOURCE_SUFFIXES.split()}
 _OFFICE_CONTENT = re.compile(
     rb"application/vnd\.(?:openxmlformats-officedocument\.|ms-)(?:(?P<word>word)|(?P<deck>p)|(?P<sheet>spread|excel))[a-z]*\.[A-Za-z.]{1,60}main\+xml"
 )
+_VISIO_CONTENT = re.compile(rb"application/vnd\.ms-visio\.(?:drawing|template)\.(?:macroEnabled\.)?main\+xml")
 _BINARY_WORKBOOK = b"application/vnd.ms-excel.sheet.binary"
-_OFFICE_FOLDERS = (("xl/workbook.bin", XLSB), ("word/document", DOCX), ("ppt/presentation", PPTX), ("xl/workbook", XLSX))
+_OFFICE_FOLDERS = (
+    ("xl/workbook.bin", XLSB),
+    ("word/document", DOCX),
+    ("ppt/presentation", PPTX),
+    ("xl/workbook", XLSX),
+    ("visio/document", VISIO),
+)
 _MIMETYPES = ((b"application/vnd.oasis.opendocument.", OPENDOCUMENT), (b"application/epub+zip", EPUB))
 _OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OUTLOOK_STREAM = "__properties_version1.0".encode("utf-16-le")
@@ -178,6 +189,8 @@ def _office_media_type(content_types: bytes, members: Iterable[str]) -> MediaTyp
         return XLSB
     if main := _OFFICE_CONTENT.search(content_types):
         return DOCX if main["word"] else PPTX if main["deck"] else XLSX
+    if _VISIO_CONTENT.search(content_types):
+        return VISIO
     names = "\n".join(members)
     return next((media_type for part, media_type in _OFFICE_FOLDERS if part in names), UNSUPPORTED)
 

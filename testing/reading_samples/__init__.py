@@ -11,10 +11,11 @@ from testing.reading_samples.outlook import outlook, outlook_samples
 from testing.reading_samples.package import Sample
 from testing.reading_samples.pages import page_samples, rtf_samples
 from testing.reading_samples.slides import slide_samples
+from testing.reading_samples.visio import drawing, drawing_shape, visio_samples
 from testing.reading_samples.word import word_samples
 from testing.reading_samples.workbooks import binary_book, workbook_samples
 
-__all__ = ["Sample", "binary_book", "open_document", "outlook", "samples"]
+__all__ = ["Sample", "binary_book", "drawing", "drawing_shape", "open_document", "outlook", "samples"]
 
 
 def samples() -> list[Sample]:
@@ -23,6 +24,7 @@ def samples() -> list[Sample]:
         *word_samples(),
         *slide_samples(),
         *workbook_samples(),
+        *visio_samples(),
         *open_document_samples(),
         *page_samples(),
         *mail_samples(),

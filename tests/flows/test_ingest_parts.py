@@ -25,10 +25,12 @@ from shared.jobs.usage import Usage
 from shared.models.catalogue import Catalogue, ModelEntry
 from shared.settings import Settings
 from testing.chroma_server import ChromaServer
+from testing.missing_services import missing_service
 from tests.sample_pdfs import sample_pdfs
 from tests.scans import draw_text, encode
 from workers.cpu.cpu_slots import machine_cpu_slots
 from workers.cpu.ingest import ingest, raise_if_deleted
+from workers.cpu.ocr.installation import find_problems
 from workers.index.embedder import Embedders, SentenceEmbedder
 from workers.index.search_index import SearchIndex
 from workers.index.vector_store import VectorStore
@@ -234,6 +236,15 @@ def test_a_scan_is_found_and_cited_as_read_by_ocr_unless_ocr_is_off(library: Lib
     library.settings = replace(library.settings, ocr_engine="off")
     code, reason = library.rejected(encode(draw_text("Not read."), "PNG"))
     assert (code, "only images" in reason) == ("needs_ocr", True)
+
+
+def test_a_language_of_the_collection_reaches_tesseract(library: Library) -> None:
+    if problems := find_problems("tesseract", ()):
+        missing_service(problems[0])
+    library.settings = replace(library.settings, ocr_engine="tesseract", ocr_languages="eng")
+    library.documents.configure(library.collection.id, ocr_languages="eng,tlh")
+    code, reason = library.rejected(encode(draw_text("Not read."), "PNG"))
+    assert (code, "ocr_languages: Tesseract has no data for tlh." in reason) == ("failed", True), reason
 
 
 def test_files_are_read_by_content_not_by_name(library: Library, pdfs: list[Path]) -> None:

@@ -99,7 +99,7 @@ def test_every_metric_is_documented() -> None:
         id="g/1", name="g", pool="gpu", machine="m", pid=1, started=0, queues=(), slots=1, model="a", engine=engine, gpus=(gpu,)
     )
     observed = Distribution(("generate", "a"), ((1.0, 1), (math.inf, 1)), 0.5)
-    one_delivery = replace(observed, labels=("delivered",))
+    one_label = {"delivery": [replace(observed, labels=("delivered",))], "fetch": [replace(observed, labels=("fetched",))]}
     times = [key for key, *_ in metric_families.HISTOGRAMS]
     families = [
         metric_families.redis_metric(up=True),
@@ -107,9 +107,17 @@ def test_every_metric_is_documented() -> None:
         *metric_families.redis_memory_metrics({"used_memory": 1, "maxmemory": 2}),
         metric_families.chroma_metric(up=True),
         *metric_families.job_metrics(
-            Stats(1, 1, 0, 0, {"gpu.a": QueueState(1, 5, 1)}, {"ended generate failed": 1, "documents ready": 1}, {"ocr": 1})
+            Stats(
+                1,
+                1,
+                0,
+                0,
+                {"gpu.a": QueueState(1, 5, 1)},
+                {"ended generate failed": 1, "documents ready": 1, "fetches fetched": 1},
+                {"ocr": 1},
+            )
         ),
-        *metric_families.histogram_metrics({key: [observed] for key in times} | {"delivery": [one_delivery]}, gen_ai=False),
+        *metric_families.histogram_metrics({key: [observed] for key in times} | one_label, gen_ai=False),
         *metric_families.worker_metrics([worker]),
         *metric_families.usage_metrics({"ada": UsageTotals()}),
     ]

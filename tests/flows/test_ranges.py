@@ -200,7 +200,18 @@ def test_a_line_of_pages_jsonl_has_all_fields_of_a_page(tmp_path: Path) -> None:
     reading = Reading(tmp_path, pdf("One."))
     reading.write()
     [line] = reading.files.path(reading.id, "pages.jsonl").read_text().splitlines()
-    assert set(json.loads(line)) == {"number", "text", "images", "fault", "headings", "confidence", "ocr_start", "removed_lines"}
+    assert set(json.loads(line)) == {
+        "number",
+        "text",
+        "images",
+        "fault",
+        "headings",
+        "confidence",
+        "ocr_start",
+        "ocr_parts",
+        "pictures",
+        "removed_lines",
+    }
 
 
 def test_headers_are_removed_across_ranges_and_the_rest_keeps_its_place(tmp_path: Path) -> None:

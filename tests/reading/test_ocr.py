@@ -13,7 +13,7 @@ from shared.errors import DocumentRejected
 from testing.missing_services import missing_service
 from tests.odd_files import pdf
 from tests.scans import ScannedDocument, draw_text, encode, scanned_pdf
-from workers.cpu.ocr.installation import EngineMissing, find_paddle_models, find_problems
+from workers.cpu.ocr.installation import EngineMissing, find_paddle_models, find_problems, find_tesseract_data
 from workers.cpu.ocr.layout import compose_text
 from workers.cpu.ocr.paddle import PaddleEngine
 from workers.cpu.ocr.recognizer import OCR_FAULT
@@ -170,13 +170,34 @@ def test_a_missing_engine_is_named() -> None:
         TesseractEngine((), library="libtesseract-is-not-here.so")
     assert find_problems("off", ()) == find_problems("rapidocr", ()) == []
     [problem] = find_problems("tesseract", ["tlh"])
-    assert problem.startswith(("The OCR engine tesseract is not installed", "Tesseract has no data for tlh"))
+    missing = "ENGINEHOUSE_OCR_LANGUAGES: Tesseract has no data for tlh"
+    assert problem.startswith(("The OCR engine tesseract is not installed", missing))
 
 
-def test_tesseract_reads_the_same_picture(tmp_path: Path) -> None:
-    try:
-        TesseractEngine(())
-    except EngineMissing as missing:
-        missing_service(str(missing))
+@pytest.fixture(scope="module")
+def tesseract_data() -> Path:
+    """The folder of Tesseract's data for English."""
+    if problems := find_problems("tesseract", ["eng"]):
+        missing_service(problems[0])
+    return find_tesseract_data(["eng"])
+
+
+def test_tesseract_loads_the_languages_in_their_order(tmp_path: Path, tesseract_data: Path) -> None:
+    for language in ("deu", "rus"):
+        (tmp_path / f"{language}.traineddata").symlink_to(tesseract_data / "eng.traineddata")
+    assert TesseractEngine(["deu", "rus"], data_folders=[tmp_path]).languages == ["deu", "rus"]
+
+
+def test_a_language_without_data_is_refused_by_the_name_of_its_field(tmp_path: Path, tesseract_data: Path) -> None:
+    document = ScannedDocument(tmp_path, encode(draw_text(SENTENCE), "PNG"), engine="tesseract")
+    document.settings |= {"languages": ("eng", "tlh", "chi_sim"), "languages_named_by": "ocr_languages"}
+    with pytest.raises(DocumentRejected) as rejected:
+        document.read()
+    assert rejected.value.message == (
+        "ocr_languages: Tesseract has no data for tlh, chi_sim. Run `apt-get install tesseract-ocr-tlh tesseract-ocr-chi-sim`."
+    )
+
+
+def test_tesseract_reads_the_same_picture(tmp_path: Path, tesseract_data: Path) -> None:
     [page] = ScannedDocument(tmp_path, encode(draw_text(SENTENCE), "PNG"), engine="tesseract").read()
     assert page.text == SENTENCE

@@ -96,6 +96,7 @@ def test_times_of_jobs_are_observed_once(system: JobSystem, stats_reader: StatsR
         "duration": [(labels, 7.2, {10.24: 1})],
         "first_token": [(labels, 3.2, {5.0: 1})],
         "per_token": [(labels, 0.02, {0.025: 1})],
+        "fetch": [],
         "delivery": [],
     }
 
@@ -126,6 +127,22 @@ def test_a_wait_begins_anew_with_each_attempt_and_after_the_time_before_which_a_
     system.transitions.cancel(job.id, "ada")
     system.transitions.finish((job.id, 2), Status.CANCELLED)
     assert stats_reader.histograms()["run"] == [], "only completed jobs have times"
+
+
+def test_urls_are_counted_by_what_became_of_them(system: JobSystem, stats_reader: StatsReader, clock: Clock) -> None:
+    for number, result in enumerate(({"status": "fetched", "bytes": 700}, {"status": "unchanged", "bytes": 0}, None)):
+        submit(system, kind="fetch")
+        job = claim(system, str(number))
+        clock.advance(2)
+        for _ in range(2):
+            system.transitions.finish((job.id, 1), Status.COMPLETED if result else Status.FAILED, result=result)
+    waiting = submit(system, kind="fetch")
+    system.transitions.cancel(waiting, "ada")
+    seen = stats_reader.collect()
+    assert seen.counters("fetches") == {"fetched": 1, "unchanged": 1, "failed": 1, "cancelled": 1}
+    assert seen.counters("fetched") == {"bytes": 700}
+    times = {each.labels[0]: (each.sum, observed(each)) for each in stats_reader.histograms()["fetch"]}
+    assert times == {outcome: (2.0, {2.5: 1}) for outcome in ("fetched", "unchanged", "failed")}
 
 
 def test_a_line_of_a_request_batch_has_no_waiting_time(system: JobSystem, stats_reader: StatsReader) -> None:

@@ -75,6 +75,13 @@ def test_an_ocr_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) ->
     assert "tesseract-ocr" in finding.fix
 
 
+def test_a_language_of_ocr_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.cpu.ocr.installation.find_library", lambda name: "libtesseract.so.5")
+    finding = only(check_ocr(Settings(ocr_engine="tesseract", ocr_languages="tlh")))
+    assert finding.problem == "ENGINEHOUSE_OCR_LANGUAGES: Tesseract has no data for tlh."
+    assert "apt-get install tesseract-ocr-tlh" in finding.fix
+
+
 def test_an_invalid_models_file(tmp_path: Path) -> None:
     file = tmp_path / "models.json"
     file.write_text('[{"name": "x"}]')

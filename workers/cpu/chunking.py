@@ -65,6 +65,8 @@ class Paged(Protocol):
     def confidence(self) -> float | None: ...
     @property
     def ocr_start(self) -> int: ...
+    @property
+    def ocr_parts(self) -> Sequence[Sequence[Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,18 @@ def chunk_pages(
         for section in sections:
             pieces = _pieces(page.text, section, splitter)
             for start, end in _with_overlap(page.text, pieces, length, overlap, size):
-                confidence = page.confidence if end > page.ocr_start else None
+                confidence = _confidence(page, start, end)
                 yield Chunk(position, page.number, start, end, page.text[start:end], section.headings, confidence)
                 position += 1
+
+
+def _confidence(page: Paged, start: int, end: int) -> float | None:
+    """The confidence of OCR for what a chunk has of it: that of the page, or the mean of the pictures inside its text."""
+    if end > page.ocr_start:
+        return page.confidence
+    inside = [(min(end, last) - max(start, first), confidence) for first, last, confidence in page.ocr_parts]
+    inside = [(length, confidence) for length, confidence in inside if length > 0]
+    return sum(length * confidence for length, confidence in inside) / sum(length for length, _ in inside) if inside else None
 
 
 def _sections(page: Paged, path: dict[int, str]) -> Iterator[_Section]:

@@ -22,6 +22,7 @@ from shared.settings import Settings
 from shared.tracing import span
 from workers.cpu.cpu_slots import machine_cpu_slots
 from workers.cpu.indexer import Indexer, read_parsed_pages
+from workers.cpu.ocr.installation import LANGUAGES_SETTING
 from workers.cpu.ocr.ocr_pages import OcrPages, OcrSettings
 from workers.cpu.ocr.recognizer import OcrLimits
 from workers.cpu.page_ranges import PageRanges
@@ -247,7 +248,7 @@ class _Ingestion:
 
     def _read_scans(self, password: str) -> None:
         """Read the pages by OCR that are pictures of text."""
-        settings, last_update = self._settings, 0.0
+        settings, languages, last_update = self._settings, self._collection_languages(), 0.0
 
         def on_progress(done: int, total: int) -> None:
             nonlocal last_update
@@ -264,7 +265,8 @@ class _Ingestion:
             self._document.media_type,
             OcrSettings(
                 engine=settings.ocr_engine,
-                languages=self._ocr_languages(),
+                languages=languages or settings.ocr_language_list,
+                languages_named_by="ocr_languages" if languages else LANGUAGES_SETTING,
                 images=settings.ocr_images,
                 limits=OcrLimits(
                     page_seconds=settings.ocr_page_seconds,
@@ -283,13 +285,12 @@ class _Ingestion:
             on_page=self._turn.give_way,
         ).read_missing()
 
-    def _ocr_languages(self) -> Sequence[str]:
-        """Those of the collection, or else of the server."""
+    def _collection_languages(self) -> Sequence[str]:
+        """The languages of OCR that the collection has of its own."""
         try:
-            collection = self._documents.collection_by_id(self._document.collection_id)
+            return self._documents.collection_by_id(self._document.collection_id).ocr_languages
         except NotFound:
             self._raise_deleted()
-        return collection.ocr_languages or self._settings.ocr_language_list
 
     @contextmanager
     def _step(self, status: Status) -> Iterator[None]:

@@ -30,12 +30,12 @@ def load_library(name: str) -> None:
             ctypes.CDLL(TESSERACT_LIBRARY)
 
 
-def open_engine(name: str, languages: Sequence[str]) -> OcrEngine:
-    """Load an engine with its models. Raises EngineMissing."""
+def open_engine(name: str, languages: Sequence[str], named_by: str) -> OcrEngine:
+    """Load an engine with its models. ``named_by`` is the setting or field that asks for the languages. Raises EngineMissing."""
     if name == "tesseract":
         from workers.cpu.ocr.tesseract import TesseractEngine
 
-        return TesseractEngine(languages)
+        return TesseractEngine(languages, named_by=named_by)
     try:
         from workers.cpu.ocr.paddle import PaddleEngine
     except ImportError as error:

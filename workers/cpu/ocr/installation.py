@@ -18,6 +18,7 @@ TESSERACT_FOLDERS = tuple(
 )
 NO_TESSERACT = "The OCR engine tesseract is not installed. Install the Debian package tesseract-ocr."
 DEFAULT_LANGUAGES = ("eng",)
+LANGUAGES_SETTING = "ENGINEHOUSE_OCR_LANGUAGES"
 
 
 class EngineMissing(Exception):
@@ -48,12 +49,15 @@ def find_paddle_models() -> Path:
     raise EngineMissing("The OCR engine rapidocr has no models. Install rapidocr 3.10.0, whose wheel contains them.")
 
 
-def find_tesseract_data(languages: Sequence[str], folders: Sequence[Path] = TESSERACT_FOLDERS) -> Path:
-    """The folder with the data of all languages. Raises EngineMissing, which names those that are missing."""
+def find_tesseract_data(
+    languages: Sequence[str], folders: Sequence[Path] = TESSERACT_FOLDERS, *, named_by: str = LANGUAGES_SETTING
+) -> Path:
+    """The folder with the data of all languages. Raises EngineMissing, which names those that are missing, and the setting or field
+    ``named_by`` that asks for them."""
     files = [file for folder in folders if folder.exists() for file in sorted(folder.rglob("*.traineddata"))]
     for folder in dict.fromkeys(file.parent for file in files):
         if all((folder / f"{language}.traineddata").exists() for language in languages):
             return folder
     missing = [language for language in languages if language not in {file.stem for file in files}] or languages
-    packages = ", ".join(f"tesseract-ocr-{language.replace('_', '-')}" for language in missing)
-    raise EngineMissing(f"Tesseract has no data for {', '.join(missing)}. Install the Debian packages: {packages}.")
+    packages = " ".join(f"tesseract-ocr-{language.lower().replace('_', '-')}" for language in missing)
+    raise EngineMissing(f"{named_by}: Tesseract has no data for {', '.join(missing)}. Run `apt-get install {packages}`.")

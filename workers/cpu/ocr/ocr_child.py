@@ -4,7 +4,7 @@ It closes its sandbox before it opens the file, and loads the models when it mee
 
     {"opened": true}                                                       once, first
     {"loaded": true}                                                       once, when the models are loaded
-    {"page": 3, "text": "…", "confidence": 0.98, "fault": "", "boxes": []} for each requested page, in order
+    {"page": 3, "text": "…", "confidence": 0.98, "fault": "", "boxes": []} for each requested page or picture, in order
     {"page": 4, "text": "", "confidence": 0, "fault": "OSError: …", …}     a page that could not be read
     {"end": "read"}                                                        at the end, or
     {"end": "too_large" | "encrypted" | "unreadable" | "missing", "reason": "…"}
@@ -20,6 +20,8 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from shared.documents import media_types
+from shared.documents.media_types import MediaType
 from shared.documents.page_boxes import SCALE
 from workers.cpu.ocr.engines import OcrEngine, data_folders, load_library, open_engine, use_one_thread
 from workers.cpu.ocr.installation import EngineMissing
@@ -30,28 +32,31 @@ from workers.cpu.readers.text_builder import clean_text
 from workers.cpu.sandbox.sandbox import close_sandbox
 
 if TYPE_CHECKING:
-    from workers.cpu.ocr.pictures import PagePart
+    from workers.cpu.ocr.pictures import PagePart, Pictures
 
 
 def write_pages(request: dict[str, Any]) -> None:
     """Read the requested pages and write each. Raises ReadError, EngineMissing, or whatever the library raises that opens the file."""
-    from workers.cpu.ocr.pictures import open_pictures
+    from workers.cpu.ocr.embedded import PictureUnreadable
 
-    pictures = open_pictures(request["path"], request["media_type"], request["password"], request["max_picture_pixels"])
+    pictures = _open_pictures(request["path"], request["media_type"], request["password"], request["max_picture_pixels"])
 
     @cache
     def engine() -> OcrEngine:
-        loaded = open_engine(request["engine"], request["languages"])
+        loaded = open_engine(request["engine"], request["languages"], request["languages_named_by"])
         write_line(loaded=True)
         return loaded
 
     write_line(opened=True)
-    for number, inside in request["pages"]:
+    for number, inside, picture in request["pages"]:
         text, confidence, fault, boxes = "", 0.0, "", list[tuple[int, ...]]()
         try:
-            if not inside:
+            if not inside and not picture:
                 engine()  # first, because the time of a page begins when the models are loaded
-            images = pictures.inside_page(number) if inside else pictures.whole_page(number)
+            if picture:
+                images = pictures.named(picture)
+            else:
+                images = pictures.inside_page(number) if inside else pictures.whole_page(number)
             found = [result for result in _recognize(images, engine) if result.text.strip()]
             text = clean_text("\n\n".join(result.text for result in found)).strip()[: request["max_page_characters"]]
             lines = find_lines(text, [line for result in found for line in result.lines])
@@ -61,10 +66,24 @@ def write_pages(request: dict[str, Any]) -> None:
             confidence = sum(result.confidence * len(result.text) for result in found) / weight if weight else 0.0
         except (MemoryError, ReadError, EngineMissing):
             raise
+        except PictureUnreadable as error:
+            fault = str(error)
         except Exception as error:  # noqa: BLE001 - a broken picture may raise anything; the other pages must still be read
             fault = f"{type(error).__name__}: {error}"[:200]
         write_line(page=number, text=text, confidence=round(min(1.0, confidence), 4), fault=fault, boxes=boxes)
     write_line(end="read")
+
+
+def _open_pictures(path: str, media_type: MediaType, password: str, max_pixels: int) -> "Pictures":
+    """Open a file in which pictures are. Raises ReadError, or whatever the library raises."""
+    from workers.cpu.ocr.embedded import EmbeddedPictures
+    from workers.cpu.ocr.pictures import FilePictures, PdfPictures
+
+    if media_type == media_types.PDF:
+        return PdfPictures(path, password)
+    if media_type in media_types.PICTURES:
+        return FilePictures(path, media_type, max_pixels)
+    return EmbeddedPictures(path, media_type, password, max_pixels)
 
 
 def _recognize(parts: "Iterator[PagePart]", engine: Callable[[], OcrEngine]) -> Iterator[RecognizedText]:

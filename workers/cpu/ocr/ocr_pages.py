@@ -1,6 +1,8 @@
-"""OCR of a document: the pages of ``pages.jsonl`` that are pictures are read in sandboxed children and merged into it.
+"""OCR of a document: the pages of ``pages.jsonl`` that are pictures, and pictures inside other pages, are read in sandboxed children and
+merged into it.
 
-Each page is stored in ``ocr.jsonl`` as soon as it is read, so that a later attempt reads only those that are missing.
+Each page, and each picture inside an Office file or a message, is stored in ``ocr.jsonl`` as soon as it is read, so that a later attempt
+reads only those that are missing.
 """
 
 import dataclasses
@@ -8,33 +10,40 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from shared.documents.files import DocumentFiles
-from shared.documents.media_types import PDF, PICTURES, MediaType
+from shared.documents.media_types import PDF, PICTURES, WITH_PICTURES, MediaType
 from shared.errors import DocumentRejected
 from shared.tracing import span
 from shared.work_context import current_work
 from workers.cpu.cpu_slots import CpuSlots
+from workers.cpu.ocr.installation import LANGUAGES_SETTING
 from workers.cpu.ocr.recognizer import OCR_FAULT, OcrLimits, OcrResult, PageRequest, recognize_pages
 from workers.cpu.parallel_parts import ParallelParts
-from workers.cpu.parsing.parser import CharacterBudget, Page
+from workers.cpu.parsing.parser import CharacterBudget, OcrPart, Page
 from workers.cpu.readers.outline import place_headings
-from workers.cpu.readers.reader import NEEDS_OCR, NO_OCR_TEXT, ONLY_NOTES
+from workers.cpu.readers.reader import NEEDS_OCR, NO_OCR_TEXT, ONLY_NOTES, Picture
+from workers.cpu.readers.text_builder import MAX_FAULT_CHARACTERS
 from workers.cpu.sandbox.child_process import ChildProcesses
 
+_Key = tuple[int, str]
+"""The number of a page, and the name of a picture inside it or ""."""
+
 BLOCK_PAGES = 25
-"""Pages that one child reads. It takes a second to start and load its models."""
+"""Pages or pictures that one child reads. It takes a second to start and load its models."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OcrSettings:
-    """Which engine reads which languages, whether pictures on pages with text are read too, and the limits."""
+    """Which engine reads which languages, which setting or field names these, whether pictures on pages with text are read too, and the limits."""
 
     engine: str
     languages: Sequence[str]
+    languages_named_by: str = LANGUAGES_SETTING
     images: bool
     limits: OcrLimits
     document_seconds: float
@@ -82,7 +91,8 @@ class OcrPages:
         self._on_page = on_page
         self._deadline = time.monotonic() + settings.document_seconds
         self._lock = threading.Lock()
-        self._results: dict[int, OcrResult] = {}
+        self._results: dict[_Key, OcrResult] = {}
+        self._unread: Counter[int] = Counter()
         self._total = 0
         self._parts = ParallelParts(slots)
         # Blocks are read in threads, which do not know what this one works on.
@@ -90,25 +100,32 @@ class OcrPages:
 
     def read_missing(self) -> None:
         """Read what ``pages.jsonl`` lacks, if anything. Raises DocumentRejected, and what ``check`` and ``on_page`` raise."""
-        if self._media_type != PDF and self._media_type not in PICTURES:
+        if self._media_type not in (PDF, *PICTURES, *WITH_PICTURES):
             return
         requests = self._requests()
         results_file = self._files.path(self._document_id, "ocr.jsonl")
         if requests:
-            self._total = len(requests)
-            for number, result in self._stored_results():
-                self._results[number] = result
-                self._budget.spend(len(result.text), number)
-            missing = [request for request in requests if request.number not in self._results]
+            for result in self._stored_results():
+                self._results[result.number, result.picture] = result
+                self._budget.spend(len(result.text), result.number)
+            missing = [request for request in requests if (request.number, request.picture) not in self._results]
+            self._total = len({request.number for request in requests})
+            self._unread = Counter(request.number for request in missing)
             if missing:
                 self._read_in_parallel(missing)
             # First, because from the next step on no page needs OCR any more.
             self._write_boxes()
             with self._files.replace(self._document_id, "pages.jsonl") as target:
                 for page in self._pages():
-                    found = self._results.get(page.number)
-                    target.write(_json_line(page if found is None else merge(page, found)))
+                    target.write(_json_line(self._merged(page)))
         results_file.unlink(missing_ok=True)
+
+    def _merged(self, page: Page) -> Page:
+        if page.pictures:
+            found = {name: self._results[page.number, name] for _, name in page.pictures if (page.number, name) in self._results}
+            return merge_pictures(page, found) if found or self._settings.images else page
+        result = self._results.get((page.number, ""))
+        return page if result is None else merge(page, result)
 
     def _pages(self) -> Iterator[Page]:
         with self._files.path(self._document_id, "pages.jsonl").open("rb") as source:
@@ -121,7 +138,7 @@ class OcrPages:
         with suppress(FileNotFoundError), self._files.path(self._document_id, "ocr-boxes.jsonl").open("rb") as source:
             lines = {entry["page"]: entry["lines"] for entry in map(json.loads, source)}
         for page in self._pages():
-            found = self._results.get(page.number)
+            found = self._results.get((page.number, ""))
             if found is not None and found.text:
                 offset = merge(page, found).ocr_start
                 lines[page.number] = [[start + offset, end + offset, *place] for start, end, *place in found.boxes]
@@ -134,24 +151,35 @@ class OcrPages:
         scanned: list[PageRequest] = []
         failed: list[PageRequest] = []
         has_text = False
+        shown: set[str] = set()
         for page in self._pages():
             has_text = has_text or bool(page.text.strip())
             if needs_ocr(page):
-                scanned.append(PageRequest(page.number))
-            elif page.confidence is None and self._settings.images and self._media_type == PDF and page.text.strip():
-                scanned.append(PageRequest(page.number, inside=True))
+                scanned += self._requests_for(page)
+            elif page.confidence is None and self._settings.images and page.text.strip():
+                # A logo that is on many slides is read with the first of them.
+                scanned += [request for request in self._requests_inside(page) if request.picture not in shown]
             elif page.confidence == 0 and OCR_FAULT in page.fault:
-                failed.append(PageRequest(page.number))
+                failed += self._requests_for(page)
+            shown.update(name for _, name in page.pictures)
         return scanned if has_text else sorted([*scanned, *failed], key=lambda request: request.number)
 
-    def _stored_results(self) -> Iterator[tuple[int, OcrResult]]:
+    def _requests_for(self, page: Page) -> list[PageRequest]:
+        """A page of a scan is read as a whole. Office files and messages have only the pictures on it."""
+        if self._media_type == PDF or self._media_type in PICTURES:
+            return [PageRequest(page.number)]
+        return [PageRequest(page.number, picture=name) for _, name in page.pictures]
+
+    def _requests_inside(self, page: Page) -> list[PageRequest]:
+        return [PageRequest(page.number, inside=True)] if self._media_type == PDF else self._requests_for(page)
+
+    def _stored_results(self) -> Iterator[OcrResult]:
         """What an earlier attempt has read. A line that was cut or damaged by a crash does not match its checksum."""
         with suppress(FileNotFoundError), self._files.path(self._document_id, "ocr.jsonl").open("rb") as source:
             for line in source:
                 checksum, _, data = line.rstrip(b"\n").partition(b" ")
                 if checksum == _checksum(data):
-                    result = OcrResult(**json.loads(data))
-                    yield result.number, result
+                    yield OcrResult(**json.loads(data))
 
     def _store(self, result: OcrResult) -> None:
         self._budget.spend(len(result.text), result.number)
@@ -160,11 +188,15 @@ class OcrPages:
         with self._lock:
             with self._files.path(self._document_id, "ocr.jsonl").open("ab") as target:
                 target.write(b"\n" + _checksum(data) + b" " + data + b"\n")
-            self._results[result.number] = result
-            self._on_progress(len(self._results), self._total)
+            self._results[result.number, result.picture] = result
+            self._unread[result.number] -= 1
+            self._report_progress()
+
+    def _report_progress(self) -> None:
+        self._on_progress(self._total - sum(count > 0 for count in self._unread.values()), self._total)
 
     def _read_in_parallel(self, missing: Sequence[PageRequest]) -> None:
-        self._on_progress(len(self._results), self._total)
+        self._report_progress()
         length = max(1, min(BLOCK_PAGES, -(-len(missing) // self._slots.count)))
         blocks = [missing[start : start + length] for start in range(0, len(missing), length)]
         self._parts.read(blocks, lambda block, is_here: self._read_block(block, may_give_way=is_here))
@@ -192,6 +224,7 @@ class OcrPages:
                     self._settings.languages,
                     self._settings.limits,
                     on_result,
+                    languages_named_by=self._settings.languages_named_by,
                     password=self._password,
                     children=self._children,
                     deadline=self._deadline,
@@ -219,6 +252,50 @@ def merge(page: Page, result: OcrResult) -> Page:
     before = f"{page.text.rstrip()}\n\n" if page.text.strip() else ""
     return dataclasses.replace(
         page, text=before + result.text, images=False, fault=fault, confidence=result.confidence, ocr_start=len(before)
+    )
+
+
+def merge_pictures(page: Page, results: Mapping[str, OcrResult]) -> Page:
+    """A page with the text of its pictures, each where the page shows it. Those that failed stay, for a retry."""
+    own = page.text if page.text.strip() else ""
+    text, position, grown = "", 0, list[tuple[int, int]]()
+    parts: list[OcrPart] = []
+    failed: list[Picture] = []
+    for offset, name in page.pictures:
+        found = results.get(name)
+        text += own[position:offset]
+        position = offset
+        if found is not None and found.text:
+            rest = own[offset : offset + 2]
+            before = "\n" * (2 - min(2, len(text) - len(text.rstrip("\n")))) if text else ""
+            after = "\n" * (2 - (len(rest) - len(rest.lstrip("\n"))))
+            start = len(text) + len(before)
+            text += f"{before}{found.text}{after}"
+            grown.append((offset, len(before) + len(found.text) + len(after)))
+            parts.append((start, start + len(found.text), found.confidence))
+        if found is not None and found.fault:
+            failed.append((len(text), name))
+    text = text + own[position:] if position < len(own) else text.rstrip()
+    faults = [part for part in page.fault.split("; ") if part and not (page.confidence == 0 and OCR_FAULT in part)]
+    for result in results.values():
+        if result.fault and len("; ".join(faults)) < MAX_FAULT_CHARACTERS:
+            faults.append(result.fault)
+    if not parts and not faults and not own:
+        faults.append(NO_OCR_TEXT)
+    length = sum(end - start for start, end, _ in parts)
+    confidence = round(sum((end - start) * each for start, end, each in parts) / max(1, length), 4)
+    return dataclasses.replace(
+        page,
+        text=text,
+        images=page.images and not parts,
+        fault="; ".join(faults),
+        headings=[
+            (offset + sum(more for at, more in grown if at <= offset), level, title) for offset, level, title in page.headings
+        ],
+        confidence=confidence if results else page.confidence,
+        ocr_start=len(text),
+        ocr_parts=parts,
+        pictures=failed,
     )
 
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from shared.documents import media_types
 from shared.documents.media_types import MediaType
 from workers.cpu.readers.picture import check_pixels, open_picture
 from workers.cpu.readers.reader import password_error
@@ -46,12 +45,7 @@ class Pictures(Protocol):
 
     def inside_page(self, number: int) -> Iterator[PagePart]: ...
 
-
-def open_pictures(path: str, media_type: MediaType, password: str, max_pixels: int) -> Pictures:
-    """Open a PDF or an image file. Raises ReadError, or whatever the library raises."""
-    if media_type == media_types.PDF:
-        return PdfPictures(path, password)
-    return FilePictures(path, media_type, max_pixels)
+    def named(self, name: str) -> Iterator[PagePart]: ...
 
 
 class PdfPictures:
@@ -72,7 +66,7 @@ class PdfPictures:
         page = self._document[number - 1]
         try:
             width, height = page.get_size()
-            yield from _pieces(PagePart(self._render(page, width, height)))
+            yield from cut_tall_picture(PagePart(self._render(page, width, height)))
         finally:
             page.close()
 
@@ -85,9 +79,12 @@ class PdfPictures:
                 crop = (left, bottom, width - right, height - top)
                 image = self._render(page, right - left, top - bottom, crop)
                 area = left / width, 1 - top / height, (right - left) / width, (top - bottom) / height
-                yield from _pieces(PagePart(image, *area))
+                yield from cut_tall_picture(PagePart(image, *area))
         finally:
             page.close()
+
+    def named(self, name: str) -> Iterator[PagePart]:
+        return iter(())
 
     def _render(self, page: Any, width: float, height: float, crop: tuple[float, float, float, float] = (0, 0, 0, 0)) -> Any:
         scale = min(RESOLUTION / 72, MAX_SIDE / max(width, height, 1.0))
@@ -118,26 +115,33 @@ class FilePictures:
         self._max_pixels = max_pixels
 
     def whole_page(self, number: int) -> Iterator[PagePart]:
-        from PIL import Image, ImageOps
-
-        picture = self._picture
-        picture.seek(number - 1)
-        check_pixels(picture, self._max_pixels, number)
-        picture.draft(None, (MAX_SIDE, MAX_SIDE))  # JPEG is decoded at a fraction of its size
-        if picture.mode == "P" or "transparency" in picture.info or picture.mode in ("LA", "PA", "RGBA", "RGBa"):
-            layered = picture.convert("RGBA")
-            picture = Image.new("RGB", layered.size, "white")
-            picture.paste(layered, mask=layered.getchannel("A"))
-        elif picture.mode in ("F", "I") or picture.mode.startswith("I;"):
-            picture = _as_gray(picture)
-        if max(picture.size) > MAX_SIDE:
-            picture = picture.copy() if picture is self._picture else picture
-            picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX if picture.mode == "1" else Image.Resampling.BICUBIC)
-        turned = ImageOps.exif_transpose(picture if picture.mode == "RGB" else _with_exif(picture.convert("RGB"), self._picture))
-        yield from _pieces(PagePart(np.asarray(turned)))
+        self._picture.seek(number - 1)
+        check_pixels(self._picture, self._max_pixels, str(number))
+        yield from cut_tall_picture(PagePart(decode_picture(self._picture)))
 
     def inside_page(self, number: int) -> Iterator[PagePart]:
         return iter(())
+
+    def named(self, name: str) -> Iterator[PagePart]:
+        return iter(())
+
+
+def decode_picture(original: Any) -> Any:
+    """The pixels of an open picture, as the device shows them that its EXIF data tell to turn it."""
+    from PIL import Image, ImageOps
+
+    picture = original
+    picture.draft(None, (MAX_SIDE, MAX_SIDE))  # JPEG is decoded at a fraction of its size
+    if picture.mode == "P" or "transparency" in picture.info or picture.mode in ("LA", "PA", "RGBA", "RGBa"):
+        layered = picture.convert("RGBA")
+        picture = Image.new("RGB", layered.size, "white")
+        picture.paste(layered, mask=layered.getchannel("A"))
+    elif picture.mode in ("F", "I") or picture.mode.startswith("I;"):
+        picture = _as_gray(picture)
+    if max(picture.size) > MAX_SIDE:
+        picture = picture.copy() if picture is original else picture
+        picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX if picture.mode == "1" else Image.Resampling.BICUBIC)
+    return np.asarray(ImageOps.exif_transpose(picture if picture.mode == "RGB" else _with_exif(picture.convert("RGB"), original)))
 
 
 def _with_exif(picture: Any, original: Any) -> Any:
@@ -154,7 +158,7 @@ def _as_gray(picture: Any) -> Any:
     return Image.fromarray(np.nan_to_num((values - low) * (255 / max(high - low, 1e-6))).clip(0, 255).astype(np.uint8))
 
 
-def _pieces(part: PagePart) -> Iterator[PagePart]:
+def cut_tall_picture(part: PagePart) -> Iterator[PagePart]:
     """The picture, or pieces of a tall one, cut where a row shows least."""
     image = part.image
     height, width = image.shape[:2]

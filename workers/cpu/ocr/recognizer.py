@@ -15,6 +15,7 @@ from typing import Any
 from shared.documents.media_types import MediaType
 from shared.documents.page_boxes import SCALE
 from shared.errors import DocumentRejected
+from workers.cpu.ocr.installation import LANGUAGES_SETTING
 from workers.cpu.sandbox.child_process import ChildProcesses
 
 START_SECONDS = 120.0
@@ -38,10 +39,16 @@ class OcrLimits:
 
 @dataclass(frozen=True)
 class PageRequest:
-    """A page to read: all of it, or the pictures inside it."""
+    """What to read of a page: all of it, the pictures inside it, or the picture with a name in the file."""
 
     number: int
     inside: bool = False
+    picture: str = ""
+
+    def describe(self, failure: str) -> str:
+        """The fault of the page when this could not be read. ``failure`` follows the words ``could not be read by OCR``."""
+        shown = f"shows {self.picture.rpartition('/')[2]}, which " if self.picture else ""
+        return f"{shown}{OCR_FAULT}{failure.replace(';', ',')}"  # semicolons part the faults of a page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +59,7 @@ class OcrResult:
     ``page_boxes.SCALE``."""
 
     number: int
+    picture: str = ""
     text: str = ""
     confidence: float = 0.0
     fault: str = ""
@@ -71,6 +79,7 @@ def recognize_pages(
     limits: OcrLimits,
     on_result: Callable[[OcrResult], None],
     *,
+    languages_named_by: str = LANGUAGES_SETTING,
     password: str = "",
     children: ChildProcesses | None = None,
     deadline: float = float("inf"),
@@ -78,32 +87,33 @@ def recognize_pages(
     """Call ``on_result`` once for each page, in order.
 
     ``on_result`` may raise, which kills the child, and another thread may kill ``children``. After ``deadline``, a time of
-    ``time.monotonic``, pages are not read any more. Raises DocumentRejected if the file as a whole cannot be read.
+    ``time.monotonic``, pages are not read any more. ``languages_named_by`` is the setting or field that errors about languages name. Raises DocumentRejected if the file as a whole cannot be read.
     """
     children = children or ChildProcesses()
     left, crashes = list(pages), 0
     while left:
         if time.monotonic() >= deadline:
-            fault = f"{OCR_FAULT}, because the document took too long (ENGINEHOUSE_OCR_DOCUMENT_SECONDS)"
+            failure = ", because the document took too long (ENGINEHOUSE_OCR_DOCUMENT_SECONDS)"
         elif crashes >= MAX_CRASHES:
-            fault = f"{OCR_FAULT}, which had failed on {crashes} pages before"
+            failure = f", which had failed on {crashes} {'pictures' if left[0].picture else 'pages'} before"
         else:
-            fault = ""
-        if fault:
+            failure = ""
+        if failure:
             for page in left:
-                on_result(OcrResult(number=page.number, fault=fault))
+                on_result(OcrResult(number=page.number, picture=page.picture, fault=page.describe(failure)))
             return
         request = {
             "media_type": media_type,
-            "pages": [(page.number, page.inside) for page in left],
+            "pages": [(page.number, page.inside, page.picture) for page in left],
             "engine": engine,
             "languages": list(languages),
+            "languages_named_by": languages_named_by,
             "password": password,
             "seconds": START_SECONDS + limits.page_seconds * len(left),
             **asdict(limits),
         }
         try:
-            with closing(_child_results(path, request, limits, children)) as results:
+            with closing(_child_results(path, request, left, limits, children)) as results:
                 for result in results:
                     left.pop(0)
                     on_result(result)
@@ -114,13 +124,13 @@ def recognize_pages(
         except _ChildCrashed as crash:
             crashes += 1
             page = left.pop(0)
-            on_result(OcrResult(number=page.number, fault=f"{OCR_FAULT}{crash}"))
+            on_result(OcrResult(number=page.number, picture=page.picture, fault=page.describe(str(crash))))
 
 
 def _child_results(
-    path: Path, request: dict[str, object], limits: OcrLimits, children: ChildProcesses
+    path: Path, request: dict[str, object], requested: Sequence[PageRequest], limits: OcrLimits, children: ChildProcesses
 ) -> Generator[OcrResult, None, None]:
-    pages = [number for number, _ in request["pages"]]  # type: ignore[attr-defined]
+    pages = list(requested)
     max_line = 12 * limits.max_page_characters + 65536
     with children.start("workers.cpu.ocr.ocr_child", path, request) as child:
         timed_out = threading.Event()
@@ -163,18 +173,19 @@ def _child_results(
                     "boxes": list(boxes),
                 } if (
                     pages
-                    and number == pages[0]
+                    and number == pages[0].number
                     and 0 <= confidence <= 1
                     and text == text.strip()
                     and _are_lines(boxes, len(text))
                 ):
-                    pages.pop(0)
+                    page = pages.pop(0)
                     seconds = limits.page_seconds
                     yield OcrResult(
                         number=number,
+                        picture=page.picture,
                         text=text,
                         confidence=confidence,
-                        fault=f"{OCR_FAULT} ({fault})" if fault else "",
+                        fault=page.describe(f" ({fault})") if fault else "",
                         boxes=boxes,
                     )
                 case _:

@@ -11,6 +11,7 @@ from typing import Any
 
 from workers.cpu.ocr.installation import (
     DEFAULT_LANGUAGES,
+    LANGUAGES_SETTING,
     NO_TESSERACT,
     TESSERACT_FOLDERS,
     TESSERACT_LIBRARY,
@@ -25,17 +26,24 @@ _RESOLUTION = 200
 
 
 class TesseractEngine:
-    """Reader of pictures with text in the given languages, by the names of their data files, such as ``deu``."""
+    """Reader of pictures with text in the given languages, by the names of their data files, such as ``deu``. ``named_by`` is the setting or
+    field that asks for them."""
 
     def __init__(
-        self, languages: Sequence[str], library: str = TESSERACT_LIBRARY, data_folders: Sequence[Path] = TESSERACT_FOLDERS
+        self,
+        languages: Sequence[str],
+        library: str = TESSERACT_LIBRARY,
+        data_folders: Sequence[Path] = TESSERACT_FOLDERS,
+        *,
+        named_by: str = LANGUAGES_SETTING,
     ) -> None:
         languages = languages or DEFAULT_LANGUAGES
         try:
             self._library: Any = ctypes.CDLL(library)
         except OSError as error:
             raise EngineMissing(NO_TESSERACT) from error
-        folder = find_tesseract_data(languages, data_folders)
+        folder = find_tesseract_data(languages, data_folders, named_by=named_by)
+        self._library.TessBaseAPIGetInitLanguagesAsString.restype = ctypes.c_char_p
         for name in ("Create", "GetIterator", "GetUTF8Text"):
             getattr(self._library, f"TessBaseAPI{name}").restype = ctypes.c_void_p
         self._library.TessResultIteratorGetPageIterator.restype = ctypes.c_void_p
@@ -45,6 +53,12 @@ class TesseractEngine:
             raise EngineMissing(f"Tesseract cannot load its data for {', '.join(languages)} from {folder}.")
         has_orientation = (folder / "osd.traineddata").exists()
         self._library.TessBaseAPISetPageSegMode(self._handle, _AUTO_WITH_ORIENTATION if has_orientation else _AUTO)
+
+    @property
+    def languages(self) -> list[str]:
+        """The languages that Tesseract has loaded."""
+        loaded: bytes = self._library.TessBaseAPIGetInitLanguagesAsString(self._handle)
+        return loaded.decode().split("+")
 
     def read_text(self, image: Any) -> RecognizedText:
         """The text of a picture, in the order that Tesseract finds."""

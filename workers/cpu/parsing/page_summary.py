@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from shared.documents.models import Problem
 from shared.errors import DocumentRejected
 from workers.cpu.parsing.parser import Page
-from workers.cpu.readers.reader import NEEDS_OCR, NO_OCR_TEXT
+from workers.cpu.readers.reader import NEEDS_OCR, NO_OCR_TEXT, UNREAD_IMAGES
 
 ONLY_IMAGES = "holds only images and needs OCR"
 
@@ -50,6 +50,8 @@ def summarize_pages(pages: Iterable[Page]) -> PageSummary:
         unreadable += bool(page.fault) and not has_text and not page.fault.startswith(NO_OCR_TEXT)
         if only_images:
             image_pages.append(page.number)
+        if page.pictures and has_text and page.confidence is None and UNREAD_IMAGES not in page.fault:
+            faults.setdefault(UNREAD_IMAGES, []).append(page.number)
         if page.fault:
             is_sentence = has_text or only_images or page.confidence is not None
             problem = page.fault if is_sentence else f"could not be read ({page.fault})"

@@ -3,7 +3,7 @@
 It closes its sandbox before it opens the file. The lines are:
 
     {"pages": 90, "title": "…"}                                                 once, first
-    {"page": 1, "text": "…", "images": false, "headings": [], "fault": ""}      for each requested page, in order
+    {"page": 1, "text": "…", "images": false, "headings": [], "fault": "", "pictures": []}  for each requested page, in order
     {"page": 2, "text": "", "fault": "pypdfium2: …", …}                         a page that no reader could read
     {"end": "read"}                                                             at the end, or
     {"end": "encrypted" | "unsupported" | "too_large" | "unreadable", "reason": "…"}
@@ -46,7 +46,14 @@ def write_pages(request: dict[str, Any]) -> None:
                 f"Page {number} has more than {max_characters} characters, the limit for a page "
                 "(ENGINEHOUSE_MAX_PAGE_CHARACTERS).",
             )
-        write_line(page=number, text=text, images=content.images, headings=content.headings, fault=content.fault)
+        write_line(
+            page=number,
+            text=text,
+            images=content.images,
+            headings=content.headings,
+            fault=content.fault,
+            pictures=content.pictures,
+        )
     write_line(end="read")
 
 

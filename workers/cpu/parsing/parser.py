@@ -14,9 +14,13 @@ from pathlib import Path
 
 from shared.documents.media_types import ARCHIVES, SUPPORTED, MediaType
 from shared.errors import DocumentRejected
-from workers.cpu.readers.reader import Heading
+from workers.cpu.readers.reader import Heading, Picture
 from workers.cpu.readers.registry import READERS_BY_MEDIA_TYPE
+from workers.cpu.readers.text_builder import MAX_PICTURE_NAME, MAX_PICTURES
 from workers.cpu.sandbox.child_process import ChildProcesses
+
+OcrPart = tuple[int, int, float]
+"""Start and end of a text that OCR has read, and its confidence."""
 
 MAX_CRASHING_PAGES = 5
 """A page that crashes every reader is skipped. A document with more such pages fails."""
@@ -59,8 +63,11 @@ class Page:
     """Contents of one page. ``number`` starts at 1; ``images`` matters only if there is no text; ``fault`` says what could not
     be read; ``headings`` are [character offset in the text, level from 1, title].
 
-    ``confidence`` is None unless OCR looked at the page. It is then the mean confidence of the lines from the offset
-    ``ocr_start`` on, or 0 if OCR found none. ``removed_lines`` counts headers and footers that were left out."""
+    ``pictures`` are those inside the page that OCR may still read: [character offset in the text, name in the file].
+
+    ``confidence`` is None unless OCR looked at the page. It is then the mean confidence of the lines that OCR found, or 0 if it found
+    none. They are the text from the offset ``ocr_start`` on, or, where pictures are inside the text, ``ocr_parts``: [start, end, confidence].
+    ``removed_lines`` counts headers and footers that were left out."""
 
     number: int
     text: str
@@ -69,6 +76,8 @@ class Page:
     headings: list[Heading] = field(default_factory=list)
     confidence: float | None = None
     ocr_start: int = 0
+    ocr_parts: list[OcrPart] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
     removed_lines: int = 0
 
     @property
@@ -189,8 +198,8 @@ def _release(progress: _Progress, on_page: Callable[[Page, int], None], faults: 
 def _child_pages(
     path: Path, request: dict[str, object], progress: _Progress, limits: Limits, deadline: float, children: ChildProcesses
 ) -> Generator[Page, None, None]:
-    # No valid line is longer: at most six bytes per character, for text and headings, plus the JSON around them.
-    max_line = 12 * limits.max_page_characters + 65536
+    # No valid line is longer: at most six bytes per character, for text and headings, plus pictures and the JSON around them.
+    max_line = 12 * limits.max_page_characters + 2**18
     reader, number = str(request["reader"]), int(str(request["first"]))
     with children.start("workers.cpu.parsing.parse_child", path, request) as child:
         clock = threading.Timer(max(0.0, deadline - time.monotonic()), child.kill)
@@ -212,9 +221,11 @@ def _child_pages(
                         "images": bool(images),
                         "headings": list(items),
                         "fault": str(fault),
+                        "pictures": list(shown),
                     } if index == number <= progress.pages:
                         headings = _headings(items, len(text))
-                        yield Page(number=number, text=text, images=images, fault=fault, headings=headings)
+                        pictures = _pictures(shown, len(text))
+                        yield Page(number=number, text=text, images=images, fault=fault, headings=headings, pictures=pictures)
                         number += 1
                     case _:
                         raise _ChildCrashed(f"{reader} wrote invalid output")
@@ -232,6 +243,15 @@ def _headings(items: list[object], characters: int) -> list[Heading]:
             case [int(start), int(level), str(title)] if 0 <= start <= characters and level > 0:
                 headings.append((start, level, title[:500]))
     return headings
+
+
+def _pictures(items: list[object], characters: int) -> list[Picture]:
+    pictures: list[Picture] = []
+    for item in items[:MAX_PICTURES]:
+        match item:
+            case [int(offset), str(name)] if 0 <= offset <= characters and 0 < len(name) <= MAX_PICTURE_NAME:
+                pictures.append((offset, name))
+    return pictures
 
 
 def _exit_error(returncode: int, reader: str, progress: _Progress, limits: Limits, *, timed_out: bool) -> Exception:

@@ -6,7 +6,7 @@ import zipfile
 from shared.documents.media_types import SUPPORTED
 from workers.cpu.readers.reader import Reader, ReadError, Source, password_error
 
-_READERS = {"xl/workbook.bin": "binary workbook", "word/": "docx", "ppt/": "pptx", "xl/": "xlsx"}
+_READERS = {"xl/workbook.bin": "binary workbook", "word/": "docx", "ppt/": "pptx", "xl/": "xlsx", "visio/": "visio"}
 
 # What to do with files that are not read, by the stream that they have.
 _ADVICE = {
@@ -38,17 +38,20 @@ def open_office_container(source: Source, password: str) -> Reader:
         raise ReadError("unsupported", reason)
     if not password:
         raise password_error(password)
-    plain = _decrypted(source, password)
+    plain = decrypt(source, password)
     with zipfile.ZipFile(plain) as packed:
         names = packed.namelist()
     plain.seek(0)
     for start, reader in _READERS.items():
         if any(name.startswith(start) for name in names):
             return open_reader(reader, plain, "")
-    raise ReadError("unsupported", f"The encrypted file is not a Word, Excel or PowerPoint file. Supported formats: {SUPPORTED}.")
+    raise ReadError(
+        "unsupported", f"The encrypted file is not a Word, Excel, PowerPoint or Visio file. Supported formats: {SUPPORTED}."
+    )
 
 
-def _decrypted(source: Source, password: str) -> io.BytesIO:
+def decrypt(source: Source, password: str) -> io.BytesIO:
+    """The Office file inside an encrypted container. Raises ReadError if the password is wrong."""
     import msoffcrypto
 
     plain = io.BytesIO()
@@ -77,4 +80,4 @@ def _without_password(source: Source, password: str) -> Source:
         return io.BytesIO(data)
     if not password:
         raise password_error(password)
-    return _decrypted(io.BytesIO(data), password)
+    return decrypt(io.BytesIO(data), password)

@@ -7,6 +7,11 @@ from workers.cpu.readers.ooxml import CHART, CX, DAMAGED, DGM, DIAGRAM, EXTENDED
 from workers.cpu.readers.table_rows import add_table
 from workers.cpu.readers.text_builder import TextBuilder
 
+VML = "{urn:schemas-microsoft-com:vml}"
+
+_PICTURE_IDS = {f"{A}blip": f"{R}embed", f"{VML}imagedata": f"{R}id"}
+"""Elements that show a picture, and the attribute that names its relationship."""
+
 MAX_POINTS = 100_000
 """Points read of one series of a chart."""
 
@@ -40,11 +45,15 @@ def add_graphics(builder: TextBuilder, package: Package, part: str, elements: It
     """Add the charts and diagrams that the elements of a part refer to, and note pictures."""
     targets = None
     for root in elements:
-        for element in root.iter(CHART, EXTENDED_CHART, DIAGRAM, f"{A}blip"):
-            if element.tag == f"{A}blip":
-                builder.skip("images")
-                continue
+        for element in root.iter(CHART, EXTENDED_CHART, DIAGRAM, *_PICTURE_IDS):
             targets = package.relationships(part) if targets is None else targets
+            if element.tag in _PICTURE_IDS:
+                shown = targets.get(element.get(_PICTURE_IDS[element.tag]) or "")
+                if shown is None or shown.external or shown.target not in package:
+                    builder.skip("images")
+                else:
+                    builder.add_picture(shown.target)
+                continue
             target = targets.get(element.get(f"{R}dm" if element.tag == DIAGRAM else f"{R}id") or "")
             kind = "a diagram" if element.tag == DIAGRAM else "a chart"
             if target is None or target.external or target.target not in package:

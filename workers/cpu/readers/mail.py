@@ -1,28 +1,29 @@
 """E-mail reader: the first page is the message with its headers. Each text attachment begins another page, and so does each
 message that is attached or forwarded.
 
-Attachments of other types are listed as a fault of the page of their message and not read.
+Images are noted where they are shown, for OCR. Attachments of other types are listed as a fault of the page of their message.
 """
 
 import base64
 import binascii
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.errors import HeaderParseError
 from email.header import decode_header
 from email.message import EmailMessage, Message
 from email.parser import BytesParser
 from email.policy import EmailPolicy
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from workers.cpu.readers.alternatives import html_says_more, missing_lines
 from workers.cpu.readers.charset import decode_declared, repair_controls
 from workers.cpu.readers.markup import add_markup, parse_html
-from workers.cpu.readers.reader import Content, InMemoryReader, Source, read_source
+from workers.cpu.readers.reader import PICTURE_SUFFIXES, Content, InMemoryReader, Source, read_source
 from workers.cpu.readers.rtf import RtfReader
-from workers.cpu.readers.text_builder import TextBuilder
+from workers.cpu.readers.text_builder import TextBuilder, clean_text
 
 _HEADERS = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
 _MAX_REPEATED_HEADERS = 20
@@ -37,6 +38,7 @@ _TEXT_SUFFIXES = (".txt", ".md", ".csv", ".tsv", ".log", ".html", ".htm", ".ics"
 _CALENDAR = {"SUMMARY": "Event", "DTSTART": "Start", "DTEND": "End", "LOCATION": "Location", "DESCRIPTION": "Description"}
 _CALENDAR |= {"ORGANIZER": "Organizer", "ATTENDEE": "Attendee", "RRULE": "Repeats", "STATUS": "Status", "DUE": "Due"}
 _CALENDAR |= {"COMMENT": "Comment", "CONTACT": "Contact", "CATEGORIES": "Categories", "RESOURCES": "Resources", "URL": "Address"}
+_NOT_PICTURES = ("image/svg+xml", "image/emf", "image/wmf", "image/x-emf", "image/x-wmf")
 _CALLED = re.compile(r";CN=(?:\"([^\"]+)\"|([^;:\"]+))", re.IGNORECASE)
 
 
@@ -92,6 +94,11 @@ class MailReader(InMemoryReader):
     def __init__(self, source: Source, password: str) -> None:
         message = _parse(read_source(source))
         self._parts = self._forwarded = 0
+        parts = list(_all_parts(message))
+        self._pictures = {id(part): f"{number}/{_picture_name(part)}" for number, part in enumerate(parts) if _is_picture(part)}
+        self._pictures_by_address = {
+            f"cid:{_content_id(part)}": self._pictures[id(part)] for part in parts if id(part) in self._pictures
+        }
         self._pages: list[Content] = []
         self._add_message(message, "")
         super().__init__(self._pages, _header(message, "Subject"))
@@ -114,12 +121,14 @@ class MailReader(InMemoryReader):
             name = part_name(part)
             if part.get_content_type() == "message/rfc822":
                 later.append((name, part))
+            elif id(part) in self._pictures:
+                builder.add_picture(self._pictures[id(part)])
             elif not _is_text(part, name):
                 unread.append(name)
             elif part is not message and (part.get_filename() or part.get_content_disposition() == "attachment"):
                 later.append((name, part))
             else:
-                _add_part(builder, part)
+                _add_part(builder, part, self._pictures_by_address)
                 builder.add_text("\n")
         if isinstance(message.epilogue, str) and message.epilogue.strip():
             builder.add_line(message.epilogue)  # mailing lists put notes after the last part
@@ -163,6 +172,42 @@ class MailReader(InMemoryReader):
                 pending += reversed(_best_alternatives(payload))
             else:
                 pending += reversed(payload)
+
+
+def _all_parts(message: Message) -> Iterator[Message]:
+    """The parts of a message and of the messages inside it, in the order of the file, up to the limit."""
+    pending, count = [message], 0
+    while pending and count < _MAX_PARTS:
+        count += 1
+        part = pending.pop()
+        yield part
+        payload: Any = part.get_payload()
+        if isinstance(payload, list):
+            pending += reversed(payload)
+
+
+def read_pictures(data: bytes) -> Mapping[str, Callable[[], bytes]]:
+    """The pictures in a message, by the names that ``MailReader`` gives them."""
+    parts = enumerate(_all_parts(_parse(data)))
+    return {f"{number}/{_picture_name(part)}": partial(_part_data, part) for number, part in parts if _is_picture(part)}
+
+
+def _is_picture(part: Message) -> bool:
+    kind = part.get_content_type()
+    if kind in _NOT_PICTURES or isinstance(part.get_payload(), list):
+        return False
+    return part.get_content_maintype() == "image" or (
+        kind == "application/octet-stream" and part_name(part).lower().endswith(PICTURE_SUFFIXES)
+    )
+
+
+def _picture_name(part: Message) -> str:
+    return clean_text(part_name(part)).replace("/", "_")
+
+
+def _content_id(part: Message) -> str:
+    raw = next((str(value) for key, value in part.raw_items() if key.lower() == "content-id"), "")
+    return raw.strip().strip("<>")
 
 
 def _decoded_message(inner: Message, part: Message) -> Message:
@@ -219,14 +264,14 @@ def _plain_part(text: str) -> Message:
 
 
 def _attachments_in(part: Any) -> Iterator[Message]:
-    """Files packed together with an alternative that is left out, without the images that only its HTML shows."""
+    """Files packed together with an alternative that is left out."""
     pending = [part]
     while pending:
         part = pending.pop()
         payload = part.get_payload()
         if isinstance(payload, list) and part.get_content_maintype() == "multipart":
             pending += reversed(payload)
-        elif part.get_content_disposition() == "attachment" or part.get_content_maintype() not in ("text", "image"):
+        elif part.get_content_disposition() == "attachment" or part.get_content_maintype() != "text":
             yield part
 
 
@@ -245,21 +290,25 @@ def _part_text(part: Any) -> str:
     return "".join(content.text for content in builder.build_pages())
 
 
-def _add_part(builder: TextBuilder, part: Message) -> None:
+def _part_data(part: Message) -> bytes:
     payload = part.get_payload(decode=True)
     raw = part.get_payload()
     if isinstance(raw, str) and str(part.get("Content-Transfer-Encoding") or "").strip().lower() == "base64":
-        data = _decoded_base64(raw)
-    elif isinstance(payload, bytes):
-        data = payload
-    else:  # a multipart message without parts, or the fields of a delivery report
-        data = str(raw if isinstance(raw, str) else "\n".join(map(str, raw or ()))).encode("utf-8", "surrogateescape")
+        return _decoded_base64(raw)
+    if isinstance(payload, bytes):
+        return payload
+    # a multipart message without parts, or the fields of a delivery report
+    return str(raw if isinstance(raw, str) else "\n".join(map(str, raw or ()))).encode("utf-8", "surrogateescape")
+
+
+def _add_part(builder: TextBuilder, part: Message, pictures: Mapping[str, str] | None = None) -> None:
+    data = _part_data(part)
     kind, name = part.get_content_type(), part_name(part).lower()
     charset = part.get_content_charset() or ""
     if kind == "text/html" or name.endswith((".html", ".htm")):
         root = parse_html(data, label=charset)
         if root is not None:
-            add_markup(builder, root)
+            add_markup(builder, root, pictures)
     elif kind in ("text/rtf", "text/richtext", "application/rtf") and data.lstrip().startswith(b"{\\rtf"):
         rich = RtfReader(io.BytesIO(data), "")
         for number in range(1, rich.pages + 1):

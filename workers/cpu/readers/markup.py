@@ -5,7 +5,9 @@ file decides its depth.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from lxml import etree, html
 
@@ -120,8 +122,8 @@ def parse_html(data: bytes, *, label: str = "", xhtml: bool = False) -> Any:
     return root
 
 
-def add_markup(builder: TextBuilder, root: Any) -> None:
-    """Add the visible text of an element and its descendants."""
+def add_markup(builder: TextBuilder, root: Any, pictures: Mapping[str, str] | None = None) -> None:
+    """Add the visible text of an element and its descendants. ``pictures`` are those that OCR can read, by their addresses in the page."""
     line: list[str] = []
     in_heading = False
     preformatted = 0
@@ -160,7 +162,7 @@ def add_markup(builder: TextBuilder, root: Any) -> None:
             elif tag in ("ol", "ul", "menu", "dir"):
                 lists.append(_first_number(element) if tag == "ol" else None)
             elif tag in ("img", "image"):
-                _add_image(builder, line, element)
+                _add_image(builder, line, element, pictures or {})
             elif tag in _PARTED or "-" in tag or (tag == "tspan" and not _PLACED.isdisjoint(element.keys())):
                 line.append(" ")
                 if tag == "optgroup":
@@ -225,12 +227,14 @@ def _list_mark(lists: list[int | None], item: Any) -> str:
     return f"{number}. "
 
 
-def _add_image(builder: TextBuilder, line: list[str], image: Any) -> None:
+def _add_image(builder: TextBuilder, line: list[str], image: Any, pictures: Mapping[str, str]) -> None:
     """The text that stands for an image, if there is one. One that is only decoration says so by an empty text."""
     alternative = image.get("alt")
     if alternative and alternative.strip():
         line.append(f" {alternative} ")
-    if alternative is None or alternative.strip():
+    if picture := pictures.get(unquote(image.get("src") or "")):
+        builder.add_picture(picture)
+    elif alternative is None or alternative.strip():
         builder.skip("images")
 
 

@@ -35,7 +35,7 @@ class NotebookReader(InMemoryReader):
                     builder.add_line(shown[:MAX_OUTPUT_CHARACTERS])
                     cut += len(shown) > MAX_OUTPUT_CHARACTERS
                 elif any(media_type.startswith("image/") for media_type in output.get("data", ())):
-                    builder.images = True
+                    builder.skip("images")
             builder.add_text("\n")
         if cut:
             builder.fault = f"has {cut} outputs longer than {MAX_OUTPUT_CHARACTERS} characters, of which the rest was not read"

@@ -1,4 +1,4 @@
-"""OOXML packages: the parts of a Word, PowerPoint or Excel file, found through their relationships.
+"""OOXML packages: the parts of a Word, PowerPoint, Excel or Visio file, found through their relationships.
 
 Names of parts are a convention that some writers do not follow, so only relationships say where the text is.
 """
@@ -71,9 +71,9 @@ class Package:
     def main_part(self) -> str:
         """The name of the part with the text. Raises ReadError."""
         for relationship in self.relationships("").values():
-            if relationship.kind == "officeDocument" and relationship.target in self:
+            if relationship.kind in ("officeDocument", "document") and relationship.target in self:
                 return relationship.target
-        for usual in ("word/document.xml", "ppt/presentation.xml", "xl/workbook.xml"):
+        for usual in ("word/document.xml", "ppt/presentation.xml", "xl/workbook.xml", "visio/document.xml"):
             if usual in self:
                 return usual
         raise ReadError("unreadable", "the package names no main part")

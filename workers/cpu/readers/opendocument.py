@@ -114,7 +114,7 @@ class OpenDocumentReader(InMemoryReader):
             self._margins.append(" ".join((block.text or "").split()))
         elif tag == f"{_DRAW}frame":
             # The children of a frame are alternatives: an object and a picture of it, for example.
-            images = [child for child in block if child.tag == f"{_DRAW}image"]
+            images = sorted((child for child in block if child.tag == f"{_DRAW}image"), key=_is_vector_image)[:1]
             others = [child for child in block if child.tag not in (f"{_DRAW}image", f"{_SVG}title", f"{_SVG}desc")]
             for child in others or images:
                 self._add_block(child)
@@ -213,7 +213,11 @@ class OpenDocumentReader(InMemoryReader):
     def _note_skipped(self, block: Any, *, children: bool = True) -> None:
         for element in block.iter() if children else [block]:
             if element.tag == f"{_DRAW}image":
-                self._builder.skip("images")
+                part = _linked_part(element)
+                if part in self._names:
+                    self._builder.add_picture(part)
+                else:
+                    self._builder.skip("images")
             elif element.tag in (f"{_DRAW}object", f"{_DRAW}object-ole"):
                 self._add_object(element)
             elif element.tag == f"{_DRAW}plugin":
@@ -221,7 +225,7 @@ class OpenDocumentReader(InMemoryReader):
 
     def _add_object(self, element: Any) -> None:
         """Add a chart or a formula, which are files inside the file."""
-        folder = (element.get("{http://www.w3.org/1999/xlink}href") or "").removeprefix("./").rstrip("/")
+        folder = _linked_part(element)
         part = f"{folder}/content.xml"
         if part not in self._names:
             self._builder.skip("embedded objects")
@@ -265,6 +269,15 @@ class OpenDocumentReader(InMemoryReader):
             return next((" ".join((element.text or "").split()) for element in found), "")
         except etree.XMLSyntaxError:
             return ""
+
+
+def _linked_part(element: Any) -> str:
+    return (element.get("{http://www.w3.org/1999/xlink}href") or "").removeprefix("./").rstrip("/")
+
+
+def _is_vector_image(element: Any) -> bool:
+    """Whether OCR cannot read an image, beside which a frame may have another form of it."""
+    return _linked_part(element).lower().endswith((".svg", ".emf", ".wmf", ".svm", ".pdf"))
 
 
 def _repeated(element: Any, what: str, text: str) -> int:

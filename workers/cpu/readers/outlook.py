@@ -1,4 +1,5 @@
-"""Outlook reader (.msg): headers, body and text attachments. An attached message begins a page; other attachments are listed.
+"""Outlook reader (.msg): headers, body and text attachments. An attached message begins a page. Attached pictures are noted for OCR; other
+attachments are listed.
 
 The properties of a message are streams of an OLE container, named by their numbers in [MS-OXPROPS].
 """
@@ -11,7 +12,7 @@ from typing import Any
 from workers.cpu.readers.alternatives import html_says_more, missing_lines
 from workers.cpu.readers.charset import decode_declared, repair_controls
 from workers.cpu.readers.markup import add_markup, parse_html
-from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source
+from workers.cpu.readers.reader import PICTURE_SUFFIXES, Content, InMemoryReader, ReadError, Source
 from workers.cpu.readers.rtf import RtfReader
 from workers.cpu.readers.text_builder import TextBuilder
 
@@ -85,6 +86,8 @@ class OutlookReader(InMemoryReader):
                     inner.append(f"{message}/")
                 elif name.lower().endswith(_TEXT_SUFFIXES):
                     later += self._text_attachment(place, name)
+                elif name.lower().endswith(PICTURE_SUFFIXES):
+                    builder.add_picture(f"{place}{name.replace('/', '_')}")
                 else:
                     unread.append(name)
         if unread:
@@ -167,6 +170,11 @@ class OutlookReader(InMemoryReader):
         if not 0 < ticks < 300_000_000_000_000_000:
             return ""
         return (datetime(1601, 1, 1, tzinfo=UTC) + timedelta(microseconds=ticks)).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def open_attachment(container: Any, picture: str) -> Any:
+    """The bytes of an attached picture as a stream, by the name that ``OutlookReader`` gives it."""
+    return container.openstream(f"{picture.rpartition('/')[0]}/__substg1.0_{_DATA}0102")
 
 
 def decompress_rtf(data: bytes) -> bytes:

@@ -20,23 +20,27 @@ _ANIMATED = "is an animation, of which only the first frame was read"
 
 def open_picture(source: Source, media_type: MediaType | None = None) -> Any:
     """Open an image file with the one decoder for its type. Raises ReadError if its header cannot be read."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     # The limit is checked by check_pixels; the library's own only warns.
     Image.MAX_IMAGE_PIXELS = None
     try:
         return Image.open(source, formats=[_FORMATS[media_type]] if media_type else list(_NAMES))
+    except UnidentifiedImageError as error:
+        # The library's message names the file by what it is inside the sandbox.
+        formats = "of the format that its first bytes name" if media_type else f"one of {', '.join(_NAMES)}"
+        raise ReadError("unreadable", f"The picture cannot be opened: it is damaged, or not {formats}") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise ReadError("unreadable", f"The picture cannot be opened: {error}") from error
 
 
-def check_pixels(picture: Any, max_pixels: int, number: int) -> None:
+def check_pixels(picture: Any, max_pixels: int, name: str) -> None:
     """Raise ReadError if a frame would take too much memory to decode."""
     width, height = picture.size
     if width * height > max_pixels:
         raise ReadError(
             "too_large",
-            f"Picture {number} is {width} by {height} pixels; the limit is {max_pixels} pixels in all (ENGINEHOUSE_MAX_PICTURE_PIXELS).",
+            f"Picture {name} is {width} by {height} pixels; the limit is {max_pixels} pixels in all (ENGINEHOUSE_MAX_PICTURE_PIXELS).",
         )
 
 

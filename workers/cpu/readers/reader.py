@@ -10,15 +10,22 @@ Source = str | IO[bytes]
 Heading = tuple[int, int, str]
 """Character offset in the page's text, level from 1, title."""
 
+Picture = tuple[int, str]
+"""Character offset in the page's text at which the page shows a picture, and the name by which ``ocr/embedded.py`` finds it in the file."""
+
 PASSWORD_REQUIRED = "The file needs a password. Upload it again with the field `password`, or retry its job with a password."
 WRONG_PASSWORD = "The password does not open the file. Upload it again with the right one."
 
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif")
 
 NEEDS_OCR = "is a picture of a page with a few words of text on it and needs OCR"
 """The fault of a page whose text is not what it shows. A document of such pages only is not searchable without OCR."""
 
 ONLY_NOTES = "is a picture of a page, of which only comments and form fields could be read"
 """The fault of a page whose text is all that is kept beside its picture."""
+
+UNREAD_IMAGES = "contains images that were not read"
 
 NO_OCR_TEXT = "is a picture in which OCR found no text"
 
@@ -38,12 +45,14 @@ def password_error(password: str) -> ReadError:
 
 @dataclass(frozen=True)
 class Content:
-    """Contents of one page. ``images`` matters only if there is no text; ``fault`` says what could not be read."""
+    """Contents of one page. ``images`` matters only if there is no text; ``fault`` says what could not be read, except for
+    ``pictures``, which OCR may still read."""
 
     text: str
     images: bool = False
     headings: list[Heading] = field(default_factory=list)
     fault: str = ""
+    pictures: list[Picture] = field(default_factory=list)
 
 
 class Reader(Protocol):

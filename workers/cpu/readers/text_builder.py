@@ -3,12 +3,15 @@
 from bisect import bisect_right
 from dataclasses import replace
 
-from workers.cpu.readers.reader import Content, Heading
+from workers.cpu.readers.reader import UNREAD_IMAGES, Content, Heading, Picture
 
 PAGE_CHARACTERS = 100_000
 """Length of a page in formats that have no pages of their own."""
 
 MAX_FAULT_CHARACTERS = 2000
+
+MAX_PICTURES, MAX_PICTURE_NAME = 100, 200
+"""Pictures that are kept of a part of a document for OCR, and the length of their names. Others are reported as images that were not read."""
 
 CONTROLS: dict[int, str | None] = {code: None for code in range(32) if chr(code) not in "\n\t"}
 CONTROLS |= {0xFFFE: "-", 0xFFFF: None}
@@ -23,6 +26,7 @@ class TextBuilder:
         self._parts: list[str] = []
         self._length = 0
         self._headings: list[Heading] = []
+        self._pictures: dict[str, int] = {}
         self._skipped: dict[str, None] = {}
         self.images = False
         self.fault = ""
@@ -41,6 +45,14 @@ class TextBuilder:
         if what == "images":
             self.images = True
         self._skipped[what] = None
+
+    def add_picture(self, name: str) -> None:
+        """Note that a picture is shown here, which OCR may read. Only its first place counts."""
+        if len(name) > MAX_PICTURE_NAME or name != clean_text(name) or len(self._pictures) >= MAX_PICTURES:
+            self.skip("images")
+            return
+        self.images = True
+        self._pictures.setdefault(name, self._length)
 
     def add_fault(self, fault: str) -> None:
         """Note what is wrong with this part of the document, as a verb and what follows it."""
@@ -67,7 +79,11 @@ class TextBuilder:
         """Add a page of another file that is inside this one."""
         for offset, level, title in content.headings:
             self._headings.append((self._length + offset, level, title))
+        for offset, name in content.pictures:
+            self._pictures.setdefault(name, self._length + offset)
         self.add_line(content.text)
+        if content.images and not content.pictures:
+            self.skip("images")
         self.images = self.images or content.images
         self.add_fault(content.fault)
 
@@ -83,17 +99,25 @@ class TextBuilder:
             starts.append(offset)
             offset += len(piece)
         headings: list[list[Heading]] = [[] for _ in pieces]
+        pictures: list[list[Picture]] = [[] for _ in pieces]
         for offset, level, title in self._headings:
             page = bisect_right(starts, offset) - 1
             headings[page].append((offset - starts[page], level, title))
-        contents = [Content(piece, headings=own) for piece, own in zip(pieces, headings, strict=True)]
+        for name, offset in sorted(self._pictures.items(), key=lambda picture: picture[1]):
+            page = bisect_right(starts, offset) - 1
+            pictures[page].append((offset - starts[page], name))
+        contents = [
+            Content(piece, headings=own, pictures=shown) for piece, own, shown in zip(pieces, headings, pictures, strict=True)
+        ]
         blank = not any(piece.strip() for piece in pieces)
         contents[0] = replace(contents[0], images=self.images, fault=self._full_fault(blank))
         return contents
 
     def _full_fault(self, blank: bool) -> str:
         """What is reported of this part. A blank part with images is reported as one that needs OCR."""
-        skipped = [what for what in self._skipped if what != "images"] + (["images"] if self.images and not blank else [])
+        skipped = [what for what in self._skipped if what != "images"]
+        if "images" in self._skipped and not blank and UNREAD_IMAGES not in self.fault:
+            skipped.append("images")
         listed = ", ".join([*skipped[:-2], " and ".join(skipped[-2:])])
         return "; ".join(filter(None, [self.fault, f"contains {listed} that were not read" if skipped else ""]))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from lxml import etree
 
-from workers.cpu.readers.drawing import add_graphics, paragraph_text, shape_lines
+from workers.cpu.readers.drawing import VML, add_graphics, paragraph_text, shape_lines
 from workers.cpu.readers.formula import flatten_formulas
 from workers.cpu.readers.numbering import Numbering
 from workers.cpu.readers.ooxml import CHART, DAMAGED, DIAGRAM, EXTENDED_CHART, A, M, Package, R, Relationship, W
@@ -24,14 +24,13 @@ from workers.cpu.readers.table_rows import add_table
 from workers.cpu.readers.text_builder import TextBuilder
 
 _HEADING_STYLE = re.compile(r"heading ([1-9])", re.IGNORECASE)
-_VML = "{urn:schemas-microsoft-com:vml}"
 _PLAIN, _FORMULA_TEXT, _RUN = f"{W}t", f"{M}t", f"{W}r"
 _PROPERTIES, _STYLE, _VALUE, _TYPE = f"{W}pPr", f"{W}pStyle", f"{W}val", f"{W}type"
 _LETTERS = (_PLAIN, _FORMULA_TEXT)
-_SYMBOL, _FIELD, _WORD_ART = f"{W}sym", f"{W}ffData", f"{_VML}textpath"
+_SYMBOL, _FIELD, _WORD_ART = f"{W}sym", f"{W}ffData", f"{VML}textpath"
 _BOX, _TABLE, _PARAGRAPH = f"{W}txbxContent", f"{W}tbl", f"{W}p"
 _LAYOUT_BREAK, _BREAK = f"{W}lastRenderedPageBreak", f"{W}br"
-_GRAPHICS = (CHART, EXTENDED_CHART, DIAGRAM, f"{A}blip", f"{_VML}imagedata", f"{W}object", f"{W}subDoc", f"{A}p")
+_GRAPHICS = (CHART, EXTENDED_CHART, DIAGRAM, f"{A}blip", f"{VML}imagedata", f"{W}object", f"{W}subDoc", f"{A}p")
 _NOTES = {f"{W}footnoteReference": "Footnote", f"{W}endnoteReference": "Endnote", f"{W}commentReference": "Comment"}
 _MARKS = {
     f"{W}tab": "\t",
@@ -176,8 +175,6 @@ class DocxReader(InMemoryReader):
         for element in elements:
             if element.tag == f"{A}p":
                 builder.add_line(paragraph_text(element))
-            elif element.tag == f"{_VML}imagedata":
-                builder.skip("images")
             elif element.tag == f"{W}subDoc":
                 builder.skip("linked documents")
             elif element.tag == f"{W}object":

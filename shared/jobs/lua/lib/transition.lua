@@ -85,6 +85,16 @@ local function observe_completion(id)
   if job.first_token_at then observe('first_token', labels, (tonumber(job.first_token_at) - created_at) / 1000) end
 end
 
+-- Count what became of a URL: the status of the job's result, or that of a job without one.
+local function count_fetch(id, status)
+  local result = redis.call('GET', result_key(id))
+  local fetched = result and cjson.decode(result) or {}
+  local outcome, started_at = fetched.status or status, fields(id, 'started_at').started_at
+  count('fetches', outcome)
+  add_to_count(digits(fetched.bytes or 0), 'fetched bytes')
+  if is_set(started_at) then observe('fetch', outcome, (now - tonumber(started_at)) / 1000) end
+end
+
 -- The only way into a final status. `changes` are further fields of the record, `code` is an error's.
 finish = function(id, status, attempt, changes, code)
   local key = job_key(id)
@@ -108,6 +118,7 @@ finish = function(id, status, attempt, changes, code)
   redis.call('PUBLISH', PREFIX .. 'ended', id)
   count('ended', job.kind, status)
   if status == 'completed' then observe_completion(id) end
+  if job.kind == 'fetch' then count_fetch(id, status) end
   if is_set(job.queue) then count('left', job.queue, status) end
   -- The same prompt would be too long again, and prompts that are too long are the largest.
   if (status == 'completed' and job.keep_input == '0') or code == 'prompt_too_long' then drop_input(id, job.owner) end
