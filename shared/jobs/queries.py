@@ -121,6 +121,11 @@ class JobQueries:
                 pipeline.hget(f"{PREFIX}job:{job}", "status")
             return [None if status is None else Status(status) for status in pipeline.execute()]
 
+    def unended(self, ids: list[str]) -> list[bool]:
+        """Whether each of the jobs exists and has not ended. One command, where ``statuses`` takes one for each job."""
+        scores: Any = self._client.zmscore(f"{PREFIX}jobs:due", ids) if ids else []
+        return [score is not None for score in scores]
+
     def queue_position(self, job: Job) -> int | None:
         """Number of claims until this job is claimed (1 is next), or None if it is not waiting in its queue.
 

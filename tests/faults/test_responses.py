@@ -1,17 +1,20 @@
-"""Streams of responses in the background whose API, worker, engine and Redis die between two reads: each event comes once."""
+"""Responses whose API, worker, engine and Redis die: each event of a stream comes once, and a conversation has each item once."""
 
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 from openai import omit
 from openai._models import construct_type
 from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import ResponseStreamEvent
 
+from shared.redis_connection import PREFIX
 from testing.fault_rig.duration import hold_fault
 from testing.fault_rig.fault_stack import TEXT, FaultStack
 from testing.fault_rig.processes import kill, process_tree
@@ -169,3 +172,45 @@ def test_a_search_and_its_citations_continue_after_any_death(stack: FaultStack) 
     wait_until(finish, "all streams have ended", seconds=300)
     for reader in readers:
         reader.check()
+
+
+@pytest.mark.slow_fault
+@pytest.mark.parametrize("victims", [("api", "worker", "engine"), ("engine", "api", "worker")], ids=["api first", "engine first"])
+def test_a_conversation_has_each_item_once_after_any_death(stack: FaultStack, victims: tuple[str, ...]) -> None:
+    asked = ["Where is the archive of the town?", "And the library?", "Who knows?"]
+    said: list[str] = []
+    # The client repeats a request whose connection broke.
+    with openai.OpenAI(base_url=f"{stack.server.url}/v1", api_key="anything", max_retries=20, timeout=60) as client:
+        conversation = client.conversations.create().id
+        for text, victim in zip(asked, victims, strict=True):
+            said.append(respond_through_fault(stack, client, conversation, text, victim))
+            read = said[:-1]
+            turns = [f"user: {q}\nassistant: {a}\n" for q, a in zip(asked, read, strict=False)]
+            assert said[-1] == f"{''.join(turns)}user: {text}", "the engine echoes what the model reads"
+            expected = [each for turn in zip(asked, said, strict=False) for each in turn]
+            items: Any = list(client.conversations.items.list(conversation, order="asc"))
+            assert [item.content[0].text for item in items] == expected
+            assert [item.role for item in items] == ["user", "assistant"] * len(said)
+            assert len({item.id for item in items}) == len(items)
+
+
+def respond_through_fault(stack: FaultStack, client: openai.OpenAI, conversation: str, text: str, victim: str) -> str:
+    """The answer of a turn whose process ``victim`` is killed in the middle of it."""
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.responses.create, model="echo", input=text, conversation=conversation, max_output_tokens=500)
+        job = wait_until(lambda: running_response(stack, conversation), "the turn runs")
+        assert job is not None
+        stack.ledger.record_accepted(job)
+        wait_until(lambda: stack.read_job(job).first_token_at, "it has a first token")
+        strike(stack, victim)
+        response = answer.result(120)
+    assert response.id == f"resp_{job.removeprefix('job_')}", "the repeated request starts no second turn"
+    assert response.status == "completed"
+    assert len(stack.read_job(job).attempts) == (1 if victim == "api" else 2)
+    return response.output_text
+
+
+def running_response(stack: FaultStack, conversation: str) -> str | None:
+    """The job of the conversation's response that has not been added to it."""
+    pending: Any = stack.direct.lrange(f"{PREFIX}conversation:{conversation}:pending", 0, -1)
+    return str(pending[-1]) if pending else None

@@ -12,6 +12,7 @@ import pytest
 
 from cli.local.redis_server import free_port
 from enginehouse_client import Client
+from testing.client_environment import run_client
 from testing.repository import REPOSITORY
 from testing.stack import Stack
 from testing.waiting import wait_until
@@ -143,6 +144,23 @@ def test_langchain_streams_an_answer(stack: Stack) -> None:
     done = run(stack, sys.executable, EXAMPLES / "langchain_chat.py", "French", "It is open.", ENGINEHOUSE_MODEL="echo")
     assert done.returncode == 0, done.stderr
     assert "It is open." in done.stdout
+
+
+def test_langchain_calls_functions_matches_a_schema_and_embeds(stack: Stack) -> None:
+    names = {"ENGINEHOUSE_MODEL": "echo", "ENGINEHOUSE_EMBEDDING_MODEL": "hash"}
+    done = run(stack, sys.executable, EXAMPLES / "langchain_tools.py", 'answer: {"city": "Rome"}', **names)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("answer: user: ")
+    assert done.stdout.endswith("city: Rome\ndimensions: 384\n")
+
+
+@pytest.mark.slow_fault
+def test_llama_index_streams_and_calls_functions(stack: Stack, tmp_path: Path) -> None:
+    environment = {"ENGINEHOUSE_URL": stack.url, "ENGINEHOUSE_MODEL": "echo"}
+    arguments = [str(EXAMPLES / "llama_index_chat.py"), 'call: weather {"city": "Rome"}']
+    streamed, called = run_client("python", arguments, tmp_path, environment).rstrip().rsplit("\n", 1)
+    assert streamed
+    assert called == "It is 24 degrees in Rome."
 
 
 def test_each_example_documents_how_to_run_it() -> None:

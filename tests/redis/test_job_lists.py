@@ -256,6 +256,8 @@ def test_jobs_are_changed_by_their_ids(system: JobSystem, http: FlaskClient, job
     assert failures == {**missing, jobs["completed"]: "job_ended"}
     assert all(one["message"] for one in outcome["failed"])
     assert system.queries.statuses([jobs["old"], foreign]) == [Status.CANCELLED, Status.QUEUED]
+    assert system.queries.unended([jobs["old"], foreign, unknown]) == [False, True, False]
+    assert system.queries.unended([]) == []
 
     assert act(http, "retry", ids=[jobs["failed"], jobs["completed"], jobs["old"], jobs["search"]])["done"] == 2
     again = act(http, "retry", ids=[jobs["failed"], jobs["completed"], jobs["search"]])

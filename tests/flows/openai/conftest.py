@@ -13,11 +13,13 @@ from shared.errors import ModelUnavailable
 from shared.models.catalogue import load_catalogue
 from shared.settings import from_environment
 from testing.missing_services import missing_service
-from testing.stack import HASH, QUICK, Stack
+from testing.stack import HASH, MINILM, QUICK, Stack
 
 TOKEN_SECONDS = 0.004
 # Loading the model takes twenty seconds, and minutes on a busy machine.
 MODEL_SECONDS = 400
+# On such a machine, a process that loads a model may show no sign of life for as long as a short lease lasts, and would be killed.
+PATIENT = {"ENGINEHOUSE_LEASE_SECONDS": "30", "ENGINEHOUSE_RENEW_SECONDS": "5"}
 # With this many tokens to say, an answer lasts for half a minute.
 LONG = {"max_tokens": 8000, "messages": [{"role": "user", "content": "word " * 1400}]}
 
@@ -53,11 +55,11 @@ def model_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def model_stack(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack with the default model, in float32, so that other requests of a batch do not change an answer."""
-    stack = Stack(tmp_path_factory.mktemp("model"), environment=QUICK)
-    template = "{{ bos_token }}{% for message in messages %}{{ message.content }}\n{% endfor %}"
+    """A stack with the default model, in float32, so that other requests of a batch do not change an answer, and a model for embeddings."""
+    stack = Stack(tmp_path_factory.mktemp("model"), environment=QUICK | PATIENT)
+    template = "{{ bos_token }}{% if tools %}{{ tools | tojson }}\n{% endif %}{% for message in messages %}{{ message.content }}\n{% endfor %}"
     entry = {"name": "gemma", "url": str(model_folder), "dtype": "float32", "default": True, "chat_template": template}
-    stack.models.write_text(json.dumps([entry | {"max_context": 2048, "max_in_flight": 16, "max_tokens": 64}, HASH]))
+    stack.models.write_text(json.dumps([entry | {"max_context": 2048, "max_in_flight": 16, "max_tokens": 64}, HASH, MINILM]))
     try:
         yield stack.start(seconds=MODEL_SECONDS)
         assert stack.denied_commands() == []

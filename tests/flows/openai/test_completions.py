@@ -115,6 +115,9 @@ def test_embeddings_in_both_forms(v1_stack: Stack, client: openai.OpenAI) -> Non
     with pytest.raises(openai.BadRequestError, match="have 384 dimensions") as refused:
         client.embeddings.create(model="hash", input="x", dimensions=128)
     assert refused.value.param == "dimensions"
+    with pytest.raises(openai.BadRequestError, match=r"text 1 has \d+ tokens, and model hash takes at most \d+") as refused:
+        client.embeddings.create(model="hash", input=["x", "word " * 2000])
+    assert refused.value.param == "input"
 
 
 @pytest.mark.parametrize("root", ["", "/v1"])

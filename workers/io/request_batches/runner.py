@@ -13,6 +13,7 @@ import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, BinaryIO
 
 import redis
@@ -284,17 +285,22 @@ class RequestBatchRunner:
 
     def _ended_requests(self) -> list[int]:
         """The requests in flight whose jobs have all ended. Those whose jobs somebody has deleted are submitted again."""
-        statuses = self._queries.statuses([job for request in self._in_flight.values() for job in request.jobs])
-        ended, position = [], 0
-        for number, request in list(self._in_flight.items()):
-            found = statuses[position : position + len(request.jobs)]
-            position += len(request.jobs)
+        # Most jobs have not ended, and this is asked many times a second.
+        candidates = self._requests_with_an_ended_job()
+        statuses = iter(self._queries.statuses([job for number in candidates for job in self._in_flight[number].jobs]))
+        ended = []
+        for number in candidates:
+            found = list(islice(statuses, len(self._in_flight[number].jobs)))
             if None in found:
                 self._drop(number)
                 self._todo.put_back(number)
             elif all(status is not None and status.final for status in found):
                 ended.append(number)
         return ended
+
+    def _requests_with_an_ended_job(self) -> list[int]:
+        unended = iter(self._queries.unended([job for request in self._in_flight.values() for job in request.jobs]))
+        return [number for number, request in self._in_flight.items() if not all(list(islice(unended, len(request.jobs))))]
 
     def _outcome(self, number: int) -> Outcome:
         request = self._in_flight[number]
