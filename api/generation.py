@@ -62,13 +62,12 @@ def submit_generation(
         wait_ms=wait_ms,
         expires_ms=None if options.expires_in is None else wait_ms + int(options.expires_in * 1000),
         timeout_ms=None if options.timeout is None else wait_ms + int(options.timeout * 1000),
-        concurrency_key=options.concurrency_key or "",
-        concurrency_limit=options.concurrency_limit or 1,
         keep_seconds=keep_seconds,
         webhook=webhook,
         metadata=options.metadata,
         idempotency_key=idempotency.key,
         fingerprint=idempotency.fingerprint,
+        **options.concurrency,
     )
     return submit_job(submission, timeout)
 

@@ -47,6 +47,12 @@ class UploadOptions:
     concurrency_key: str = ""
     concurrency_limit: int = 1
 
+    @property
+    def schedule_content(self) -> list[Any]:
+        """What the fingerprint of a request has of these options. Nothing if they are not given, as another version may not know them."""
+        content: list[Any] = [self.not_before] * (self.not_before is not None)
+        return content + [self.concurrency_key, self.concurrency_limit] * bool(self.concurrency_key)
+
 
 @dataclass(kw_only=True)
 class UploadResult:
@@ -118,10 +124,8 @@ class UploadService:
             digests = [(received.name, received.stored.sha256) for received in files]
             # Not the whole webhook: the registered endpoint with its URL may have changed between two attempts of a client.
             webhook = options.webhook and {**options.webhook, "endpoint": ""}
-            content: list[Any] = [collection_name, batch_id, digests, webhook, options.metadata, options.replace]
-            content += [options.not_before] * (options.not_before is not None)
-            content += [options.concurrency_key, options.concurrency_limit] * bool(options.concurrency_key)
-            idempotency = read_idempotency_key(content)
+            content = [collection_name, batch_id, digests, webhook, options.metadata, options.replace]
+            idempotency = read_idempotency_key(content + options.schedule_content)
             result = UploadResult(batch=self._join_or_open_batch(batch_id, collection_name, idempotency, options))
             # A repeated request finds what the first one registered by id or content, and adds what it missed because the
             # server died, or has not reached yet.
@@ -143,11 +147,13 @@ class UploadService:
         """
         names = {url: self._file_name(url, number) for number, url in enumerate(urls)}
         webhook = options.webhook and {**options.webhook, "endpoint": ""}
-        idempotency = read_idempotency_key([collection_name, batch_id, list(names), webhook, options.metadata, options.replace])
+        content = [collection_name, batch_id, list(names), webhook, options.metadata, options.replace]
+        idempotency = read_idempotency_key(content + options.schedule_content)
         result = UploadResult(batch=self._join_or_open_batch(batch_id, collection_name, idempotency, options))
         batch = result.batch.id
         with self._batch_ended_on_refusal(None if batch_id is not None or idempotency.key else batch):
             collection = self._ensure_collection(collection_name)
+            options = replace(options, wait_ms=max(options.wait_ms, self._submitter.delay_of_batch(batch)))
             submissions = [
                 Submission(
                     kind="fetch",
@@ -163,6 +169,7 @@ class UploadService:
                     # The id makes a repeated request idempotent.
                     id=derived_id(JOB, batch, idempotency.key, str(number)) if idempotency.key else new_id(JOB),
                     parent=batch,
+                    **_schedule(options),
                 )
                 for number, (url, name) in enumerate(names.items())
             ]

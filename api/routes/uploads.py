@@ -149,7 +149,14 @@ def _upload_options() -> UploadOptions:
 
 def _url_options() -> tuple[list[str], UploadOptions]:
     body = parse_body(DocumentUrls)
-    return body.urls, UploadOptions(webhook=job_webhook(body.webhook), metadata=body.metadata, replace=body.replace)
+    return body.urls, UploadOptions(
+        webhook=job_webhook(body.webhook),
+        metadata=body.metadata,
+        replace=body.replace,
+        not_before=body.not_before,
+        wait_ms=delay_ms(body.not_before),
+        **body.concurrency,
+    )
 
 
 def _upload_message(name: str, document: Document | None) -> str:

@@ -53,6 +53,8 @@ Data = Annotated[
         "--data", envvar="ENGINEHOUSE_DATA", help="Data folder of a server on this machine.", rich_help_panel=SERVER_PANEL
     ),
 ]
+ConcurrencyKey = Annotated[str | None, typer.Option(help="Of your jobs with this key, --concurrency-limit run at once.")]
+ConcurrencyLimit = Annotated[int | None, typer.Option(help="With --concurrency-key.", show_default="1")]
 NotBefore = Annotated[str | None, typer.Option(help="Earliest start: seconds from now, or a time such as 2030-01-31T18:00:00Z.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.errors import CommandError
-from cli.remote.command import PANEL, CommandContext, NotBefore, server_command, start_time
+from cli.remote.command import PANEL, CommandContext, ConcurrencyKey, ConcurrencyLimit, NotBefore, server_command, start_time
 from cli.remote.jobs import WaitTimeout, follow_job, print_id, print_results
 from cli.safe_text import check_utf8
 
@@ -48,10 +48,8 @@ def generate(
     priority: Annotated[str | None, typer.Option(help="interactive, default, batch, or 0 (first) to 9.")] = None,
     end_user: Annotated[str | None, typer.Option(help="The person for whom the job runs; end users of a key take turns.")] = None,
     not_before: NotBefore = None,
-    concurrency_key: Annotated[
-        str | None, typer.Option(help="Of your jobs with this key, --concurrency-limit run at once.")
-    ] = None,
-    concurrency_limit: Annotated[int | None, typer.Option(help="With --concurrency-key.", show_default="1")] = None,
+    concurrency_key: ConcurrencyKey = None,
+    concurrency_limit: ConcurrencyLimit = None,
     expires_in: Annotated[float | None, typer.Option(help="Seconds within which the job must start.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds within which the job must end.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; repeatable.")] = None,

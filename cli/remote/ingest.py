@@ -11,7 +11,7 @@ import typer
 
 from cli.errors import CommandError
 from cli.output import plural
-from cli.remote.command import PANEL, CommandContext, NotBefore, server_command, start_time
+from cli.remote.command import PANEL, CommandContext, ConcurrencyKey, ConcurrencyLimit, NotBefore, server_command, start_time
 from cli.remote.jobs import read_arguments
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def ingest(
         list[str] | None, typer.Option(help="Non-public range from which URLs may be fetched, such as 10.0.0.0/8; repeatable.")
     ] = None,
     not_before: NotBefore = None,
+    concurrency_key: ConcurrencyKey = None,
+    concurrency_limit: ConcurrencyLimit = None,
     prefix: Annotated[str, typer.Option(help="Text before the names of all files, such as '2024/'.")] = "",
     watch: Annotated[
         bool,
@@ -80,7 +82,10 @@ def ingest(
     With --watch the command runs until Ctrl-C. It remembers what it has sent, so it can be started again at any time, and waits while
     the server restarts. Documents of removed files stay, unless --delete-removed is given.
 
-    With --not-before the files are sent at once and indexed from that time on. The command does not wait for that.
+    With --not-before the files are sent at once and indexed from that time on, and the server fetches URLs from then on. The command does
+    not wait for that.
+
+    --concurrency-key limits how many of these files are processed at once, whoever ingests them: other jobs with this key count too.
     """
     from cli.remote.bulk_ingest.file_discovery import find_files
     from cli.remote.bulk_ingest.progress_display import ProgressDisplay
@@ -99,6 +104,8 @@ def ingest(
         raise CommandError(f"--collection: {error.message}") from None
     if not_before is not None and (watch or delete_removed):
         raise CommandError("--not-before cannot be combined with --watch.")
+    if concurrency_limit is not None and concurrency_key is None:
+        raise CommandError("--concurrency-limit needs --concurrency-key.")
     if watch or delete_removed:
         _watch(
             context,
@@ -112,6 +119,8 @@ def ingest(
             concurrency=concurrency,
             again=again,
             delete_removed=delete_removed,
+            concurrency_key=concurrency_key,
+            concurrency_limit=concurrency_limit,
         )
         return
     if not paths and urls is None:
@@ -134,7 +143,17 @@ def ingest(
         batch = client.open_batch(not_before=start_time(not_before))
         context.out.print_note(f"Batch {batch.id} counts the jobs of {plural(len(files), 'file')}.")
         with ProgressDisplay(len(files)) as display:
-            uploader = Uploader(client, collection, batch, display, again=again, replace=replace, wait=not_before is None)
+            uploader = Uploader(
+                client,
+                collection,
+                batch,
+                display,
+                again=again,
+                replace=replace,
+                wait=not_before is None,
+                concurrency_key=concurrency_key,
+                concurrency_limit=concurrency_limit,
+            )
             try:
                 if len(files) > LIST_COLLECTION_ABOVE:
                     uploader.load_existing_documents()
@@ -192,6 +211,8 @@ def _watch(
     concurrency: int,
     again: bool,
     delete_removed: bool,
+    concurrency_key: str | None,
+    concurrency_limit: int | None,
 ) -> None:
     from cli.remote.bulk_ingest.folder_watch import WatchedFolder, WatchedSource
     from cli.remote.bulk_ingest.s3_bucket import SCHEME, Bucket, BucketUnavailable
@@ -220,6 +241,8 @@ def _watch(
         again=again,
         delete_removed=delete_removed,
         list_above=LIST_COLLECTION_ABOVE,
+        concurrency_key=concurrency_key,
+        concurrency_limit=concurrency_limit,
     )
     with context.client_with_retries(retries) as client:
         SourceWatch(context, client, options).run()

@@ -41,6 +41,8 @@ class WatchOptions:
     again: bool
     delete_removed: bool
     list_above: int
+    concurrency_key: str | None
+    concurrency_limit: int | None
 
 
 class SourceWatch:
@@ -103,7 +105,16 @@ class SourceWatch:
         self._context.out.print_note(f"Batch {batch.id} counts the jobs of {plural(len(files), 'file')}.")
         with ProgressDisplay(len(files)) as display:
             recorder = _StateRecorder(display, self._state, files)
-            uploader = Uploader(self._client, self._options.collection, batch, recorder, again=self._options.again, replace=True)
+            uploader = Uploader(
+                self._client,
+                self._options.collection,
+                batch,
+                recorder,
+                again=self._options.again,
+                replace=True,
+                concurrency_key=self._options.concurrency_key,
+                concurrency_limit=self._options.concurrency_limit,
+            )
             try:
                 if len(files) > self._options.list_above:
                     uploader.load_existing_documents()

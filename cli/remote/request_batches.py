@@ -12,7 +12,16 @@ import typer
 
 from cli.errors import CommandError
 from cli.output import clock
-from cli.remote.command import PANEL, CommandContext, Group, NotBefore, server_command, start_time
+from cli.remote.command import (
+    PANEL,
+    CommandContext,
+    ConcurrencyKey,
+    ConcurrencyLimit,
+    Group,
+    NotBefore,
+    server_command,
+    start_time,
+)
 from cli.remote.generate import parse_pairs
 from cli.remote.jobs import WaitTimeout
 from cli.safe_text import safe_line
@@ -39,6 +48,8 @@ def submit_batch(
     ] = None,
     window: Annotated[str, typer.Option(help="Time within which the batch must end, such as 30m, 24h or 7d.")] = "24h",
     not_before: NotBefore = None,
+    concurrency_key: ConcurrencyKey = None,
+    concurrency_limit: ConcurrencyLimit = None,
     metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; repeatable.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end, with a bar, and print the answers.")] = False,
     wait_timeout: WaitTimeout = None,
@@ -51,6 +62,8 @@ def submit_batch(
             completion_window=window,
             metadata=parse_pairs(metadata or ()),
             not_before=start_time(not_before),
+            concurrency_key=concurrency_key,
+            concurrency_limit=concurrency_limit,
         )
     except ValueError as error:
         raise CommandError(safe_line(str(error))) from None

@@ -30,10 +30,13 @@ class RequestBatchCalls(JobCalls):
         completion_window: str = "24h",
         metadata: Mapping[str, str] | None = None,
         not_before: float | str | None = None,
+        concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
         on_sent: Callable[[int], None] | None = None,
     ) -> Operation[RequestBatch]:
         """Upload a file of requests, one JSON object per line, and run them. ``endpoint`` is by default the ``url`` of the first line.
-        The batch starts at ``not_before``: seconds from now, or a time in RFC 3339.
+        The batch starts at ``not_before``: seconds from now, or a time in RFC 3339. Of your jobs with the same ``concurrency_key``, at most
+        ``concurrency_limit`` (1) run at once; requests of the file with a key of their own keep it.
 
         Raises ValueError if there is not exactly one file or the endpoint cannot be found, OSError, and what the server refuses. Lines
         are checked afterwards: a batch with an invalid one ends as ``failed``.
@@ -51,12 +54,20 @@ class RequestBatchCalls(JobCalls):
             timeout=self.retry_policy.timeout + UPLOAD_SECONDS,
         )
         uploaded = yield from send_with_retries(upload, self.retry_policy)
-        body = {"input_file_id": uploaded.json()["id"], "endpoint": url, "completion_window": completion_window}
+        body = {
+            "input_file_id": uploaded.json()["id"],
+            "endpoint": url,
+            "completion_window": completion_window,
+            "metadata": metadata,
+            "not_before": not_before,
+            "concurrency_key": concurrency_key,
+            "concurrency_limit": concurrency_limit,
+        }
         request = Request(
             method="POST",
             path="/v1/batches",
             headers={"Idempotency-Key": str(uuid.uuid4())},
-            json={**body, "metadata": metadata, "not_before": not_before},
+            json=body,
             timeout=self.retry_policy.timeout,
         )
         response = yield from send_with_retries(request, self.retry_policy)

@@ -171,13 +171,27 @@ class UploadCalls(DocumentCalls):
         batch: str | Job | None = None,
         replace: bool = True,
         metadata: Mapping[str, Any] | None = None,
+        not_before: float | str | None = None,
+        concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
     ) -> Operation[tuple[Job, list[UrlFetch]]]:
         """Let the server fetch URLs into a collection, optionally counted by an open ``batch``, without waiting for them; returns the batch
-        and the job of each URL. Raises InvalidRequest for a URL that the server refuses, and Conflict (``batch_sealed``)."""
+        and the job of each URL. They are fetched at ``not_before`` at the earliest: seconds from now, or a time in RFC 3339. Of your jobs
+        with the same ``concurrency_key``, at most ``concurrency_limit`` run at once. Raises InvalidRequest for a URL that the server refuses, and Conflict (``batch_sealed``)."""
         path = f"/collections/{quote(collection, safe='')}/documents"
         if batch is not None:
             path += f"?batch={quote(_id(batch), safe='')}"
-        fields = {"urls": list(urls), "replace": replace, **({"metadata": dict(metadata)} if metadata else {})}
+        optional = {
+            "metadata": dict(metadata) if metadata else None,
+            "not_before": not_before,
+            "concurrency_key": concurrency_key,
+            "concurrency_limit": concurrency_limit,
+        }
+        fields = {
+            "urls": list(urls),
+            "replace": replace,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
         body = (yield from self.submit(path, fields)).json()
         return Job.from_json(body["batch"]), [UrlFetch.from_json(fetch) for fetch in body["fetches"]]
 
@@ -189,15 +203,26 @@ class UploadCalls(DocumentCalls):
         wait: bool = True,
         replace: bool = True,
         metadata: Mapping[str, Any] | None = None,
+        not_before: float | str | None = None,
+        concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
         timeout: float | None = None,
     ) -> Operation[Ingestion]:
         """Let the server fetch pages and files, and wait until all are indexed. A page that it has fetched before is sent again only if it
         has changed.
 
-        A URL that cannot be fetched or indexed is not an error; ``rejected`` lists it. Raises Timeout after ``timeout`` seconds.
+        A URL that cannot be fetched or indexed is not an error; ``rejected`` lists it. The other arguments are those of ``send_urls``. Raises Timeout after ``timeout`` seconds.
         """
         deadline = None if timeout is None else self.retry_policy.clock() + timeout
-        batch, fetches = yield from self.send_urls(collection, urls, replace=replace, metadata=metadata)
+        batch, fetches = yield from self.send_urls(
+            collection,
+            urls,
+            replace=replace,
+            metadata=metadata,
+            not_before=not_before,
+            concurrency_key=concurrency_key,
+            concurrency_limit=concurrency_limit,
+        )
         if not wait:
             return Ingestion([], batch.id, [])
         documents: list[Document] = []

@@ -171,13 +171,20 @@ def batch_submission(
     wait_ms: int,
     output_seconds: int,
     rights: Rights,
+    concurrency: Mapping[str, Any],
 ) -> Submission:
     """The job of a request batch on this input file, which starts after ``wait_ms``. Its lines may use what ``rights`` allow, as they
-    are now."""
+    are now. Those without a concurrency key of their own have the fields ``concurrency``."""
     return Submission(
         kind=REQUEST_BATCH,
         queue=REQUEST_BATCH_QUEUE,
-        spec={"name": file.filename, "input_file": file.id, "endpoint": endpoint, "rights": rights.as_json()},
+        spec={
+            "name": file.filename,
+            "input_file": file.id,
+            "endpoint": endpoint,
+            "rights": rights.as_json(),
+            "concurrency": dict(concurrency),
+        },
         owner=owner,
         wait_ms=wait_ms,
         expires_ms=wait_ms + 1000 * window_seconds,

@@ -48,6 +48,7 @@ def plan_chat(request: ChatCompletionRequest, context: PlanContext) -> RequestPl
         end_user=request.user or request.safety_identifier,
         metadata=request.metadata,
         priority=PRIORITIES.get(request.service_tier or "", DEFAULT_PRIORITY),
+        concurrency=request.concurrency,
     )
 
 

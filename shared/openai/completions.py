@@ -44,6 +44,7 @@ def plan_completion(request: CompletionRequest, context: PlanContext) -> Request
         copies=copies,
         seed=request.seed,
         end_user=request.user,
+        concurrency=request.concurrency,
     )
 
 

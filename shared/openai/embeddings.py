@@ -5,6 +5,7 @@ import struct
 from typing import Any
 
 from shared.errors import InvalidValue
+from shared.jobs.concurrency_fields import CONCURRENCY
 from shared.jobs.models import Job
 from shared.jobs.queue_names import IO_QUEUE
 from shared.jobs.servable_models import CHARACTERS_PER_TOKEN
@@ -31,9 +32,12 @@ def plan_embedding(request: EmbeddingRequest, context: PlanContext) -> RequestPl
         model=entry.name,
         cost=1 + characters // CHARACTERS_PER_TOKEN,
         tokens=1 + characters // CHARACTERS_PER_TOKEN,
+        **request.concurrency,
     )
     return RequestPlan(
-        submissions=[submission], make_body=lambda jobs: embedding_response(jobs[0], request), content=request.model_dump()
+        submissions=[submission],
+        make_body=lambda jobs: embedding_response(jobs[0], request),
+        content=request.model_dump(exclude=CONCURRENCY),
     )
 
 

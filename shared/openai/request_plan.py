@@ -112,6 +112,7 @@ def plan_generation(
     end_user: str | None,
     metadata: Mapping[str, str] | None = None,
     priority: int = 5,
+    concurrency: Mapping[str, Any] | None = None,
 ) -> RequestPlan:
     """A job for each of ``copies`` answers to each of the prompts, in this order. Raises NotFound, ModelNotServed and InvalidValue."""
     requested = context.models.find_generation_model(model)
@@ -135,6 +136,7 @@ def plan_generation(
                 cost=expected_service(entry, prompt.characters, spec.get("max_tokens")),
                 tokens=expected_tokens(entry, prompt.characters, spec.get("max_tokens")),
                 metadata=metadata or {},
+                **(concurrency or {}),
             )
         )
     content = [requested.name, spec, [prompt.spec for prompt in prompts], copies, seed]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from shared.jobs.concurrency_fields import CONCURRENCY
 from shared.jobs.models import Job
 from shared.jobs.queue_names import IO_QUEUE
 from shared.jobs.servable_models import CHARACTERS_PER_TOKEN
@@ -25,9 +26,12 @@ def plan_rerank(request: RerankRequest, context: PlanContext) -> RequestPlan:
         model=entry.name,
         cost=1 + characters // CHARACTERS_PER_TOKEN,
         tokens=1 + characters // CHARACTERS_PER_TOKEN,
+        **request.concurrency,
     )
     return RequestPlan(
-        submissions=[submission], make_body=lambda jobs: rerank_response(jobs[0], request), content=request.model_dump()
+        submissions=[submission],
+        make_body=lambda jobs: rerank_response(jobs[0], request),
+        content=request.model_dump(exclude=CONCURRENCY),
     )
 
 

@@ -70,6 +70,7 @@ def plan_response(request: ResponseRequest, context: PlanContext) -> ResponsePla
         end_user=request.user or request.safety_identifier,
         metadata=request.metadata,
         priority=priority,
+        concurrency=request.concurrency,
     )
     record = ResponseRecord(
         content={"request": echo, "input": [*earlier, *new], "new": len(new)} if is_stored else None,

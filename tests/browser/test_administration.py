@@ -11,10 +11,11 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import FilePayload, Page, expect
 
+from shared.owners.limits import KeyLimits
 from shared.owners.store import ApiKeys
 from shared.redis_connection import connect
 from testing.stack import QUICK, Stack
-from tests.browser.actions import answered, ask, violations
+from tests.browser.actions import answered, ask, fits, small_targets, violations
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +137,10 @@ def test_dead_letters_are_shown_and_replayed(page: Page, stack: Stack, api_keys:
     expect(page.get_by_text("None: no job has lost all its workers.")).to_be_visible()
 
 
-def test_an_administrator_creates_rotates_and_revokes_keys(
-    page: Page, api_keys: ApiKeys, provoked_errors: list[str], axe: str
+def test_an_administrator_creates_limits_rotates_and_revokes_keys(
+    page: Page, stack: Stack, api_keys: ApiKeys, provoked_errors: list[str], axe: str
 ) -> None:
+    key_limits = KeyLimits(connect(stack.redis_url()))
     provoked_errors.append("status of (401|422)")
     page.goto("/ui/operations")
     page.get_by_label("API key").fill(api_keys.create("keeper", admin=True)[1])
@@ -154,6 +156,10 @@ def test_an_administrator_creates_rotates_and_revokes_keys(
         dialog.get_by_label(scope, exact=True).uncheck()
     dialog.get_by_label("Collections that it may use").fill("handbook, minutes")
     dialog.get_by_label("Expires").select_option("In 90 days")
+    dialog.get_by_label("Tokens a day").fill("many")
+    dialog.get_by_role("button", name="Create").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("Tokens a day: a whole number")
+    dialog.get_by_label("Tokens a day").fill("50,000")
     dialog.get_by_role("button", name="Create").click()
     expect(dialog.get_by_role("alert")).to_contain_text("start with a letter or digit")
     dialog.get_by_label("Name").fill("website")
@@ -168,6 +174,22 @@ def test_an_administrator_creates_rotates_and_revokes_keys(
     expect(card).to_contain_text("Only the collections: handbook, minutes")
     expect(card).to_contain_text("Never used")
     expect(page.get_by_text(secret)).to_have_count(0)
+    expect(card).to_contain_text("Tokens at most: 50,000 a day")
+    assert key_limits.limits(key.id) == {"tokens_per_day": 50_000}
+    page.set_viewport_size({"width": 390, "height": 844})
+    card.get_by_role("button", name="Limits of website").click()
+    dialog = page.get_by_role("dialog", name="Limits of website")
+    assert (violations(page, axe), small_targets(page), fits(page)) == ([], [], True)
+    expect(dialog.get_by_label("Tokens a day")).to_have_value("50,000")
+    dialog.get_by_label("Tokens a minute").fill("1.5")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("Tokens a minute: a whole number")
+    dialog.get_by_label("Tokens a minute").fill("1000")
+    dialog.get_by_label("Tokens a day").fill("")
+    dialog.get_by_role("button", name="Save").click()
+    expect(card).to_contain_text("Tokens at most: 1,000 a minute")
+    assert key_limits.limits(key.id) == {"tokens_per_minute": 1000}
+    page.set_viewport_size({"width": 1280, "height": 800})
     card.get_by_role("button", name="Rotate website").click()
     page.get_by_role("button", name="Replace", exact=True).click()
     successor = page.get_by_role("dialog", name="Secret of website").locator("pre").inner_text()

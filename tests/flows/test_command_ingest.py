@@ -45,15 +45,21 @@ def counted(stack: Stack, said: str) -> dict[str, int]:
 
 
 def test_files_are_sent_at_once_and_indexed_at_their_time(stack: Stack, folder: Path) -> None:
-    sent = run(stack, "ingest", str(folder), "--collection", "later", "--not-before", "3600", "--json")
+    options = ("--not-before", "3600", "--concurrency-key", "night", "--concurrency-limit", "2", "--json")
+    sent = run(stack, "ingest", str(folder), "https://example.org/a.txt", "--collection", "later", *options)
     assert sent.returncode == 0, sent.stderr
     assert {status for status, _ in ends(sent).values()} == {"sent"}
     batch = stack.job(batch_of(sent.stderr))
-    assert (batch["sealed"], batch["counts"]["total"]) == (True, 14)
-    [first] = stack.client.get("/jobs", params={"batch": batch["id"], "limit": 1}).json()["data"]
-    assert stack.job(first["id"])["waiting_for"] == "not_before"
+    assert (batch["sealed"], batch["counts"]["total"]) == (True, 15)
+    waiting = [stack.job(each["id"]) for each in stack.client.get("/jobs", params={"batch": batch["id"]}).json()["data"]]
+    assert {(job["waiting_for"], job["concurrency_key"], job["concurrency_limit"]) for job in waiting} == {
+        ("not_before", "night", 2)
+    }
+    assert {job["kind"] for job in waiting} == {"ingest", "fetch"}
     assert stack.client.post(f"/jobs/{batch['id']}/cancel").status_code in (200, 202)
     assert run(stack, "ingest", str(folder), "--collection", "later", "--not-before", "1", "--watch").returncode == 2
+    refused = run(stack, "ingest", str(folder), "--collection", "later", "--concurrency-limit", "2")
+    assert (refused.returncode, "--concurrency-limit needs --concurrency-key" in refused.stderr) == (2, True)
 
 
 def test_an_invalid_collection_name_is_rejected_before_anything_is_sent(stack: Stack, folder: Path) -> None:

@@ -78,10 +78,14 @@ def test_pages_files_and_archives_are_fetched_and_searched(stack: Stack, site: S
         "/all.zip": (200, {}, archive.getvalue()),
     }
     urls = [site.url + path for path in ("/boats", "/notes", "/all.zip", "/gone")]
-    batch, jobs = fetch(stack, "fetched", *urls, metadata={"from": "web"})
+    batch, jobs = fetch(stack, "fetched", *urls, metadata={"from": "web"}, concurrency_key="web", concurrency_limit=4)
     assert batch["counts"] == {"total": 4, "completed": 3, "failed": 1, "cancelled": 0, "expired": 0}
     assert [job["result"] and job["result"]["status"] for job in jobs] == ["fetched", "fetched", "archive", None]
     assert (jobs[3]["error"]["code"], "status 404" in jobs[3]["error"]["message"]) == ("fetch_failed", True)
+    # Each fetch, what it submitted, and the member of the archive.
+    of_batch = stack.client.get("/jobs", params={"batch": batch["id"], "limit": 100}).json()["data"]
+    kinds = sorted(job["kind"] for job in map(stack.job, (each["id"] for each in of_batch)) if job["concurrency_key"] == "web")
+    assert kinds == ["fetch"] * 4 + ["ingest"] * 3 + ["unpack"]
     documents = {each["name"]: each for each in stack.client.get("/collections/fetched/documents").json()["data"]}
     page = documents[f"{site.host}/boats"]
     assert (page["status"], page["media_type"], page["url"], page["metadata"]) == ("ready", "text/html", urls[0], {"from": "web"})

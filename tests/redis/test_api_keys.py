@@ -19,6 +19,7 @@ from flask.testing import FlaskClient
 
 from api import auth, event_stream
 from api.app import create_app
+from api.audit import ACTIONS
 from api.openapi.operation import Operation
 from cli.admin.api_keys import change_key, key_options, parse_expiry, rotate_key, show_key
 from cli.admin.audit import audited
@@ -460,11 +461,29 @@ def test_single_deletions_retries_and_restorations_are_recorded(client: FlaskCli
         ("document.restore", client.post("/documents/doc_x/restore")),
         ("session.delete", client.delete("/chat/sessions/talk")),
         ("session.restore", client.post("/chat/sessions/talk/restore")),
+        ("collection.restore", client.post("/collections/missing/restore")),
+        ("conversation.delete", client.delete("/v1/conversations/conv_x")),
+        ("conversation_item.delete", client.delete("/v1/conversations/conv_x/items/msg_x")),
         ("response.delete", client.delete("/v1/responses/resp_x")),
         ("delivery.redeliver", client.post("/deliveries/del_x/redeliver")),
     ]
     recorded = [(entry["action"], entry["outcome"]) for entry in entries(settings)]
     assert recorded == [(action, answer.get_json()["error"]["code"]) for action, answer in calls]
+
+
+def test_every_call_of_an_administrator_and_every_deletion_and_restoration_is_recorded(client: FlaskClient) -> None:
+    rules = [
+        rule for rule in client.application.url_map.iter_rules() if (rule.methods or set()) & {"POST", "PUT", "PATCH", "DELETE"}
+    ]
+    grave = {
+        rule.endpoint
+        for rule in rules
+        if "DELETE" in (rule.methods or ())
+        or rule.rule.startswith("/admin/")
+        or rule.rule.endswith(("/restore", "/replay", "/retry"))
+    }
+    assert grave - set(ACTIONS) == set()
+    assert set(ACTIONS) <= {rule.endpoint for rule in client.application.url_map.iter_rules()}
 
 
 def test_a_stranger_cannot_fill_the_audit_log(client: FlaskClient, root: dict[str, str], settings: Settings) -> None:

@@ -1,6 +1,8 @@
 """Concurrency keys: a limit on how many of an owner's jobs with the same key run at once."""
 
 import io
+import json
+from dataclasses import replace
 
 import pytest
 import redis
@@ -9,6 +11,10 @@ from flask.testing import FlaskClient
 from api.app import create_app
 from shared.jobs.models import Job, Status
 from shared.jobs.submission import Submission
+from shared.openai.endpoints import ENDPOINTS, plan_request
+from shared.openai.request_plan import PlanContext
+from shared.openai.requests import RerankRequest
+from shared.openai.reranking import plan_rerank
 from shared.settings import Settings
 from tests.conftest import JobSystem
 
@@ -200,3 +206,52 @@ def test_a_malformed_key_or_limit_names_its_field(client: FlaskClient, fields: d
     form = {"file": (io.BytesIO(b"x"), "x.txt"), **{name: str(value) for name, value in fields.items()}}
     refused = client.post("/upload", data=form)
     assert (refused.status_code, refused.get_json()["error"]["param"]) == (422, param)
+    urls = {"urls": ["https://example.org/a.txt"], **fields}
+    refused = client.post("/collections/c/documents", json=urls)
+    assert (refused.status_code, refused.get_json()["error"]["param"]) == (422, param)
+    refused = client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "x"}], **fields})
+    assert (refused.status_code, refused.get_json()["error"]["param"]) == (400, param)
+
+
+def test_every_call_of_v1_that_runs_jobs_takes_the_key(settings: Settings, redis_client: redis.Redis) -> None:
+    redis_client.hset("eh:models", "gemma-3-270m", "1")
+    file = settings.data_dir / "models.json"
+    reranker = {"name": "overlap", "url": "overlap:", "task": "rerank"}
+    file.write_text(json.dumps([*json.loads(settings.models_file.read_text()), reranker]))
+    services = create_app(replace(settings, models_file=file)).extensions["enginehouse"]
+    inputs: dict[str, dict[str, object]] = {
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": "x"}], "n": 2},
+        "/v1/completions": {"prompt": ["x", "y"]},
+        "/v1/embeddings": {"input": "x"},
+        "/v1/responses": {"input": "x"},
+    }
+    assert set(inputs) == set(ENDPOINTS)
+    context = PlanContext(models=services.models, owner="ada")
+    key = {"concurrency_key": "crm", "concurrency_limit": 3}
+    plans = {url: plan_request(url, {**body, **key}, context) for url, body in inputs.items()}
+    request, _ = RerankRequest.from_body({"query": "x", "documents": ["x"], **key})
+    plans["/v1/rerank"] = plan_rerank(request, context)
+    for url, plan in plans.items():
+        assert {(job.concurrency_key, job.concurrency_limit) for job in plan.submissions} == {("crm", 3)}, url
+    assert context.ignored_params == []
+    # A client that repeats a request, now without the key, still gets the answer of the first one.
+    repeated = plan_request("/v1/embeddings", inputs["/v1/embeddings"], context)
+    assert repeated.content == plans["/v1/embeddings"].content
+
+
+def test_a_response_in_the_background_waits_for_its_key(
+    client: FlaskClient, settings: Settings, redis_client: redis.Redis
+) -> None:
+    system = JobSystem(redis_client, settings, lambda queue, count: None)
+    body = {"input": "x", "background": True, "concurrency_key": "crm"}
+    first, second = (client.post("/v1/responses", json=body).get_json()["id"].replace("resp", "job") for _ in range(2))
+    assert claimed(system) == [first]
+    shown = client.get(f"/jobs/{second}").get_json()
+    assert (shown["concurrency_key"], shown["waiting_for"]) == ("crm", "concurrency_limit")
+
+
+def test_urls_are_fetched_with_the_key(client: FlaskClient) -> None:
+    body = {"urls": ["https://example.org/a.txt"], "concurrency_key": "site", "concurrency_limit": 2}
+    [fetch] = client.post("/collections/c/documents", json=body).get_json()["fetches"]
+    job = client.get(f"/jobs/{fetch['job']}").get_json()
+    assert (job["concurrency_key"], job["concurrency_limit"]) == ("site", 2)

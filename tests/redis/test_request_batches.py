@@ -624,3 +624,25 @@ def test_the_output_of_a_batch_that_runs_is_left_alone(
         assert system.client.hget(f"{PREFIX}job:{attempt.job.id}:requests", "phase") == "in_progress"
         assert runs.run(runs.claim()) == "completed"
     assert len(outcomes(client, batch)) == 40
+
+
+def test_requests_run_with_the_key_of_their_line_or_else_of_the_batch(client: FlaskClient, system: JobSystem, runs: Runs) -> None:
+    keys = set[tuple[str, str, int]]()
+    content = b"".join(line(f"r{number}", f"p{number}") for number in range(6))
+    content += b"".join(line(f"own{number}", "own", concurrency_key="own", concurrency_limit=2) for number in range(4))
+    batch = create(client, content, concurrency_key="batch")
+
+    def answer(job: Job) -> Any:
+        keys.add((job.spec["prompt"][:1], job.concurrency_key, job.concurrency_limit))
+        return job.spec["prompt"]
+
+    with model_worker(system, answer):
+        assert runs.run(runs.claim()) == "completed"
+    assert keys == {("p", "batch", 1), ("o", "own", 2)}
+    assert len(outcomes(client, batch)) == 10
+
+
+def test_a_batch_with_a_malformed_key_names_its_field(client: FlaskClient) -> None:
+    body = {"input_file_id": "file-x", "endpoint": ENDPOINT, "completion_window": "24h", "concurrency_limit": 3}
+    refused = client.post("/v1/batches", json=body)
+    assert (refused.status_code, refused.get_json()["error"]["param"]) == (400, "concurrency_limit")

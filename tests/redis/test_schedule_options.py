@@ -94,6 +94,11 @@ def test_the_jobs_of_a_batch_start_at_its_time_or_later(client: FlaskClient) -> 
     assert (batch["status"], client.get(f"/jobs/{batch['id']}").get_json()["not_before"]) == ("in_progress", batch["not_before"])
     assert abs(start() - batch["not_before"]) < 60
     assert start(not_before="7200") - batch["not_before"] > 3000
+    urls = {"urls": ["https://example.org/a.txt"]}
+    for own, seconds in ({}, 0), ({"not_before": 7200}, 3600):
+        answer = client.post("/collections/c/documents", query_string={"batch": batch["id"]}, json={**urls, **own}).get_json()
+        fetch = client.get(f"/jobs/{answer['fetches'][0]['job']}").get_json()
+        assert abs(fetch["not_before"] - batch["not_before"] - seconds) < 60
 
 
 def test_a_request_batch_starts_at_its_time_and_its_window_counts_from_then(client: FlaskClient) -> None:

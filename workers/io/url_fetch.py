@@ -163,6 +163,8 @@ class _Fetch:
                 id=document.job_id,
                 document=document.id,
                 parent=self._job.parent,
+                concurrency_key=self._job.concurrency_key,
+                concurrency_limit=self._job.concurrency_limit,
             )
         )
         return self._result("fetched", document_id=document.id, job=document.job_id, size=document.size)
@@ -184,6 +186,8 @@ class _Fetch:
                 owner=self._job.owner,
                 id=self._unpack_id,
                 parent=self._job.parent,
+                concurrency_key=self._job.concurrency_key,
+                concurrency_limit=self._job.concurrency_limit,
             )
         )
         return self._result("archive", job=self._unpack_id, size=size)

@@ -14,6 +14,7 @@ from api.schemas import responses
 from api.services import owner, services
 from api.submission import submit_job
 from shared.errors import Conflict, InvalidValue, NotFound
+from shared.jobs.concurrency_fields import CONCURRENCY
 from shared.jobs.start_time import delay_ms
 from shared.jobs.submission import Submission
 from shared.openai.batches import RequestBatch, batch_submission, job_of, public_id
@@ -47,7 +48,8 @@ INPUT = {"input_file_id": "file-01m84svpew31wcd91z2271xy1f", "endpoint": "/v1/co
 def create_batch() -> RouteResponse:
     body = parse_openai_body(BatchRequest)
     submission = _submission(body, _input_file(body.input_file_id))
-    key, fingerprint = read_idempotency_key(body.model_dump())
+    # Without fields that are not given: another version may not know them, and has answered the same request.
+    key, fingerprint = read_idempotency_key({**body.model_dump(exclude=CONCURRENCY), **body.concurrency})
     submitted = submit_job(replace(submission, idempotency_key=key, fingerprint=fingerprint))
     return _batch_response(_find_batch(public_id(submitted.job.id)))
 
@@ -157,5 +159,6 @@ def _submission(body: BatchRequest, file: StoredFile) -> Submission:
         wait_ms=wait_ms,
         output_seconds=expiry.seconds if expiry else BATCH_FILE_SECONDS,
         rights=caller().rights,
+        concurrency=body.concurrency,
     )
     return replace(submission, metadata=body.metadata or {})

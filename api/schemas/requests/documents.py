@@ -4,8 +4,11 @@ from typing import Annotated
 
 from pydantic import Field, RootModel, Strict, StringConstraints
 
-from api.schemas.requests.fields import RequestModel, Url
+from api.schemas.requests.fields import NotBefore, RequestModel, Url
 from api.schemas.requests.webhooks import JobWebhook
+from shared.jobs.concurrency_fields import ConcurrencyFields
+from shared.jobs.start_time import DESCRIPTION as START_TIME
+from shared.jobs.start_time import describe_start_time
 
 MAX_URLS = 1000
 
@@ -24,7 +27,7 @@ class DocumentMetadata(RootModel[dict[MetadataName, MetadataValue]]):
     root: dict[MetadataName, MetadataValue] = Field(max_length=32)
 
 
-class DocumentUrls(RequestModel):
+class DocumentUrls(ConcurrencyFields, RequestModel):
     """URLs of files that the server fetches and adds to a collection."""
 
     urls: list[Url] = Field(
@@ -33,5 +36,10 @@ class DocumentUrls(RequestModel):
     metadata: dict[MetadataName, MetadataValue] = Field(default={}, max_length=32)
     replace: bool = Field(
         default=True, description="false to leave documents as they are that have the name of another URL's file"
+    )
+    not_before: NotBefore | None = Field(
+        default=None,
+        description=f"when the URLs may be fetched at the earliest: {START_TIME}",
+        json_schema_extra=describe_start_time,
     )
     webhook: JobWebhook | None = None

@@ -5,7 +5,6 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from shared.jobs.start_time import StartTime, check_start_time
-from shared.jobs.submission import MAX_CONCURRENCY_KEY, MAX_CONCURRENCY_LIMIT
 from shared.webhooks.ssrf import MAX_URL_LENGTH
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -27,8 +26,6 @@ Query = Annotated[
 JobMetadata = dict[
     Annotated[str, StringConstraints(min_length=1, max_length=64)], Annotated[str, StringConstraints(max_length=512)]
 ]
-ConcurrencyKey = Annotated[str, StringConstraints(min_length=1, max_length=MAX_CONCURRENCY_KEY)]
-ConcurrencyLimit = Annotated[int, Field(ge=1, le=MAX_CONCURRENCY_LIMIT)]
 NotBefore = Annotated[StartTime, BeforeValidator(check_start_time)]
 
 

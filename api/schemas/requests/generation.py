@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from api.schemas.requests.fields import ConcurrencyKey, ConcurrencyLimit, JobMetadata, Name, NotBefore, RequestModel
+from api.schemas.requests.fields import JobMetadata, Name, NotBefore, RequestModel
 from api.schemas.requests.search import RetrievalOptions
 from api.schemas.requests.webhooks import JobWebhook
+from shared.jobs.concurrency_fields import ConcurrencyFields
 from shared.jobs.start_time import DESCRIPTION as START_TIME
 from shared.jobs.start_time import delay_ms, describe_start_time
 from shared.jobs.submission import MAX_END_USER
@@ -61,7 +62,7 @@ class CollectionSource(RetrievalOptions):
     )
 
 
-class GenerationOptions(RequestModel):
+class GenerationOptions(ConcurrencyFields, RequestModel):
     """Fields that every generation has, whatever its input."""
 
     model: Name | None = Field(default=None, description="name of a model, see `GET /models`; the default model if omitted")
@@ -120,22 +121,8 @@ class GenerationOptions(RequestModel):
         description=f"when the job may start at the earliest: {START_TIME}. `expires_in` and `timeout` count from then",
         json_schema_extra=describe_start_time,
     )
-    concurrency_key: ConcurrencyKey | None = Field(
-        default=None,
-        description="a name that you choose: of your jobs with the same one, at most `concurrency_limit` run at once",
-    )
-    concurrency_limit: ConcurrencyLimit | None = Field(
-        default=None, description="1 if omitted; each job waits until fewer jobs of its key run than its own limit"
-    )
     webhook: JobWebhook | None = None
     metadata: JobMetadata = Field(default={}, max_length=16, description="returned with the job")
-
-    @field_validator("concurrency_limit")
-    @classmethod
-    def _check_key(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and info.data.get("concurrency_key", "") is None:
-            raise ValueError("needs a concurrency_key")
-        return value
 
     @field_validator("stop", mode="before")
     @classmethod

@@ -104,6 +104,8 @@ class Uploader:
         again: bool,
         replace: bool,
         wait: bool = True,
+        concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
     ) -> None:
         self._client = client
         self._collection = collection
@@ -112,6 +114,8 @@ class Uploader:
         self._again = again
         self._replace = replace
         self._wait = wait
+        self._concurrency_key = concurrency_key
+        self._concurrency_limit = concurrency_limit
         self._existing: dict[str, Document] = {}
         self._own_documents: set[str] = set()
         self._lock = threading.Lock()
@@ -188,6 +192,8 @@ class Uploader:
                 (file.name, path),
                 batch=self._batch,
                 replace=self._replace,
+                concurrency_key=self._concurrency_key,
+                concurrency_limit=self._concurrency_limit,
                 on_sent=lambda progress: self._listener.upload_progressed(file.name, progress),
             )
         if receipt.archives and not self._wait:
@@ -201,7 +207,16 @@ class Uploader:
         return [self._wait_for_document(file, document) for document in receipt.documents]
 
     def _fetch_and_wait(self, file: ServerUrl) -> list[FileOutcome]:
-        _, [fetch] = self._client.send_urls(self._collection, [file.url], batch=self._batch, replace=self._replace)
+        _, [fetch] = self._client.send_urls(
+            self._collection,
+            [file.url],
+            batch=self._batch,
+            replace=self._replace,
+            concurrency_key=self._concurrency_key,
+            concurrency_limit=self._concurrency_limit,
+        )
+        if not self._wait:
+            return [FileOutcome(file.name, SENT, "", None)]
         ingestion = self._client.wait_until_fetched(fetch, on_poll=lambda job: self._on_poll(file, job))
         result = self._client.get(fetch.job).result or {}
         if result.get("status") == "archive":

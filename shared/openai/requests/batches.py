@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from shared.jobs.concurrency_fields import ConcurrencyFields
 from shared.jobs.start_time import DESCRIPTION, StartTime, check_start_time, describe_start_time
 from shared.openai.requests.field_rules import OpenAIRequest
 from shared.openai.requests.sampling import Integer
@@ -24,7 +25,7 @@ class ExpiresAfter(BaseModel):
     seconds: Annotated[Integer, Field(ge=SHORTEST_EXPIRY, le=LONGEST_EXPIRY)]
 
 
-class BatchRequest(OpenAIRequest):
+class BatchRequest(ConcurrencyFields, OpenAIRequest):
     """The body of ``POST /v1/batches``."""
 
     input_file_id: Annotated[str, StringConstraints(max_length=100)] = Field(

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag
 from pydantic_core import PydanticCustomError
 
+from shared.jobs.concurrency_fields import ConcurrencyFields
 from shared.openai.requests.field_rules import OpenAIRequest
 from shared.openai.requests.sampling import EndUser, Integer, ModelName
 
@@ -27,7 +28,7 @@ def _input_form(value: Any) -> str:
     return "(texts)" if isinstance(value, list) else "(text)"
 
 
-class EmbeddingRequest(OpenAIRequest):
+class EmbeddingRequest(ConcurrencyFields, OpenAIRequest):
     """The body of ``POST /v1/embeddings``."""
 
     input: Annotated[

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
+from shared.jobs.concurrency_fields import ConcurrencyFields
 from shared.openai.requests.field_rules import FieldRule, OpenAIRequest
 from shared.openai.requests.sampling import EndUser, Integer, ModelName
 
@@ -22,7 +23,7 @@ def _document_form(value: Any) -> str:
     return "(text)" if isinstance(value, str) else "(object)"
 
 
-class RerankRequest(OpenAIRequest):
+class RerankRequest(ConcurrencyFields, OpenAIRequest):
     """The body of ``POST /v1/rerank``."""
 
     model: ModelName | None = Field(default=None, description="name of a model of task `rerank`; the default one if omitted")

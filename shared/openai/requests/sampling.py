@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from shared.jobs.concurrency_fields import ConcurrencyFields
 from shared.jobs.submission import MAX_END_USER
 from shared.openai.requests.field_rules import OpenAIRequest
 
@@ -53,7 +54,7 @@ Metadata = Annotated[
 ]
 
 
-class SamplingOptions(OpenAIRequest):
+class SamplingOptions(ConcurrencyFields, OpenAIRequest):
     """Fields that chat completions, completions and responses share."""
 
     model: ModelName | None = Field(default=None, description="name of a model of `GET /v1/models`; the default model if omitted")

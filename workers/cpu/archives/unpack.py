@@ -212,7 +212,15 @@ class _Unpacker:
         job = self._attempt.job
         spec = {"document_id": document_id, "collection_id": collection_id}
         submission = Submission(
-            kind="ingest", queue=CPU_QUEUE, spec=spec, owner=job.owner, id=job_id, document=document_id, parent=job.parent
+            kind="ingest",
+            queue=CPU_QUEUE,
+            spec=spec,
+            owner=job.owner,
+            id=job_id,
+            document=document_id,
+            parent=job.parent,
+            concurrency_key=job.concurrency_key,
+            concurrency_limit=job.concurrency_limit,
         )
         try:
             self._submitter.submit_job(submission)

@@ -102,6 +102,7 @@ class RequestBatchRunner:
         self._responses = StoredResponses(services.client)
         rights = attempt.spec.get("rights")
         self._rights = ALL_RIGHTS if rights is None else Rights.from_json(rights)
+        self._concurrency = attempt.spec.get("concurrency") or {}
         self._models = services.models.restricted_to(self._rights)
         self._documents = Documents(services.client, services.settings).restricted_to(self._rights)
         self._scripts = JobScripts(services.client)
@@ -272,6 +273,7 @@ class RequestBatchRunner:
             line_of=self._job.id,
             key=self._job.key,
             expires_ms=max(1, int(self._state["deadline"]) - self._now_ms),
+            **({} if submission.concurrency_key else self._concurrency),
         )
 
     # Outcomes
