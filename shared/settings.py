@@ -401,6 +401,13 @@ class Settings:
         low=60,
         high=30 * DAY,
     )
+    word_purge_seconds: float = setting(
+        "ENGINEHOUSE_WORD_PURGE_SECONDS",
+        float(DAY),
+        "How long words of deleted chunks may stay in the file of a text index. An io worker looks every ten minutes for indexes to purge.",
+        low=0,
+        high=30 * DAY,
+    )
     max_bytes_per_owner: int = setting(
         "ENGINEHOUSE_MAX_BYTES_PER_OWNER",
         1024 * MIB,

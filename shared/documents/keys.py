@@ -21,6 +21,7 @@ Only the password key and the last one have a time to live; documents are kept u
     eh:owner:<owner>:stored          hash  documents, files, bytes: what the owner has stored, for its limits
     eh:data                          hash  id, version, changes: of which data folder the records are (see ``data_state``)
     eh:index:problems                hash  collection id -> why its index has to be rebuilt (see ``index_health``)
+    eh:index:purging                 string  set while an io worker looks for indexes to purge, and for a while after (see ``word_purger``)
     eh:index:silent                  string  set for a while after the index did not answer a request (see ``index_health``)
 
 When a job ends, the transition also fails a document that is still being processed (``shared/jobs/lua/lib/document.lua``).

@@ -12,9 +12,10 @@ the words of a query.
 import json
 import re
 import sqlite3
+import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,12 @@ from shared.documents.filters import Condition
 from shared.errors import IndexUnavailable, ReindexNeeded
 
 LOCK_SECONDS = 20.0
+PURGE_LOCK_SECONDS = 1.0
+"""How long a purge waits for a lock. It can wait for the next round, and its thread has other duties."""
+
+COMPACT_BYTES = 32 * 1024 * 1024
+"""Size without free pages up to which a file is compacted after a purge. Searches wait meanwhile, at this size for about a second."""
+
 MAX_TERMS = 64
 """Query words that are searched for. A question has fewer; the limit keeps a page pasted as a query fast."""
 
@@ -43,9 +50,12 @@ create table if not exists chunks(
   key integer primary key, document integer not null, position integer not null, page integer not null,
   start integer not null, "end" integer not null, headings text not null, text text not null, confidence real,
   unique(document, position));
-create virtual table if not exists words using fts5(terms, content='', tokenize="porter unicode61 remove_diacritics 2");
 create virtual table if not exists vocabulary using fts5vocab(words, row);
 """
+
+# One row. ``removed_at``: when the first chunk was removed whose words no purge covers yet. ``next_key``: the first chunk whose words a
+# purge has yet to copy, or null if none is under way. ``compact``: whether the file has yet to be compacted.
+_PURGE_TABLE = "create table purge(removed_at real, next_key integer, compact integer not null)"
 
 # Soft hyphens, joiners, marks of direction and others that are not seen and part no words.
 _INVISIBLE = dict.fromkeys(
@@ -123,8 +133,9 @@ class TextIndex:
     Every method raises IndexUnavailable when a file is locked for too long, damaged, or not writable.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._folder = folder
+        self._clock = clock
 
     def put_document(
         self,
@@ -141,8 +152,8 @@ class TextIndex:
         """
         with self._writing(index) as file:
             latest = read_metadata()
-            _delete_rows(file, attributes.id)
-            version = _version(file)
+            self._delete_rows(file, attributes.id)
+            version, next_key = _version(file), _next_key(file)
             key = file.execute(
                 "insert into documents(id, name, media_type, size, created_at, metadata) values(?, ?, ?, ?, ?, ?)",
                 (
@@ -163,7 +174,10 @@ class TextIndex:
                     "values(?, ?, ?, ?, ?, ?, ?, ?)",
                     row,
                 ).lastrowid
-                file.execute("insert into words(rowid, terms) values(?, ?)", (added, _words(chunk.headings, chunk.text, version)))
+                for table in _word_tables(added, next_key):
+                    file.execute(
+                        f"insert into {table}(rowid, terms) values(?, ?)", (added, _words(chunk.headings, chunk.text, version))
+                    )
                 count += 1
         return count
 
@@ -177,7 +191,59 @@ class TextIndex:
         """Remove a document, or its chunk at ``position``, if it is there."""
         if self._path(index).exists():
             with self._writing(index) as file:
-                _delete_rows(file, document_id, position)
+                self._delete_rows(file, document_id, position)
+
+    def purge_words(self, index: str, *, removed_before: float, limit: int) -> bool:
+        """Take a step to remove what is left of removed chunks from the file; return whether more steps are needed.
+
+        FTS5 only marks removed words, and even its ``optimize`` leaves some in the file. So a purge, which starts if a chunk was removed before
+        the Unix time ``removed_before``, builds a second table of words and drops the first. A step copies the words of up to ``limit``
+        chunks in a transaction of its own: others read and write between steps, and any process can continue. At the end the file is
+        compacted, because SQLite leaves copies of rows in unused parts of pages when it rearranges them.
+        """
+        with self._reading(index) as file:
+            if file is None or not _needs_purge(file, removed_before):
+                return False
+        with self._writing(index, lock_seconds=PURGE_LOCK_SECONDS) as file:
+            if not _needs_purge(file, removed_before):  # another process has done it
+                return False
+            next_key, compact = file.execute("select next_key, compact from purge").fetchone()
+            if not compact:
+                if next_key is None:
+                    next_key = 0
+                    file.execute(_words_table("next_words"))
+                    file.execute("update purge set removed_at = null")
+                self._copy_words(file, next_key, limit)
+                return True
+        self._compact(index)
+        with self._writing(index, lock_seconds=PURGE_LOCK_SECONDS) as file:
+            file.execute("update purge set compact = 0")
+            return _needs_purge(file, removed_before)
+
+    def _copy_words(self, file: sqlite3.Connection, next_key: int, limit: int) -> None:
+        version = _version(file)
+        rows = file.execute(
+            "select key, headings, text from chunks where key >= ? order by key limit ?", (next_key, limit)
+        ).fetchall()
+        for key, headings, text in rows:
+            terms = _words(json.loads(headings), text, version)
+            file.execute("insert into next_words(rowid, terms) values(?, ?)", (key, terms))
+        if len(rows) == limit:
+            file.execute("update purge set next_key = ?", (rows[-1][0] + 1,))
+        else:
+            file.execute("drop table words")
+            file.execute("alter table next_words rename to words")
+            file.execute("update purge set next_key = null, compact = 1")
+
+    def _compact(self, index: str) -> None:
+        path = self._path(index)
+        with _wrap_errors(path), closing(sqlite3.connect(path, timeout=PURGE_LOCK_SECONDS, isolation_level=None)) as file:
+            pages, free, page_size = (
+                file.execute(f"pragma {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+            )
+            if (pages - free) * page_size <= COMPACT_BYTES:
+                # The copy is made in memory: a container may have no room for temporary files.
+                file.executescript("pragma journal_mode=truncate; pragma temp_store=memory; vacuum;")
 
     def drop_index(self, index: str) -> None:
         """Delete an index with all its documents, if it exists."""
@@ -305,22 +371,48 @@ class TextIndex:
             raise ValueError(f"Invalid index name: {index[:80]!r}")
         return self._folder / f"{index}.db"
 
+    def _delete_rows(self, file: sqlite3.Connection, document_id: str, position: int | None = None) -> None:
+        chunks = "select c.key, c.headings, c.text from chunks c join documents d on d.key = c.document where d.id = ?"
+        values: list[Any] = [document_id]
+        if position is not None:
+            chunks, values = f"{chunks} and c.position = ?", [document_id, position]
+        version, next_key = _version(file), _next_key(file)
+        rows = file.execute(chunks, values).fetchall()
+        for key, headings, text in rows:
+            # The word index is contentless: to delete a row, FTS5 needs the text that was inserted.
+            terms = _words(json.loads(headings), text, version)
+            for table in _word_tables(key, next_key):
+                file.execute(f"insert into {table}({table}, rowid, terms) values('delete', ?, ?)", (key, terms))
+            file.execute("delete from chunks where key = ?", (key,))
+        if rows:
+            file.execute("update purge set removed_at = coalesce(removed_at, ?)", (self._clock(),))
+        if position is None:
+            file.execute("delete from documents where id = ?", (document_id,))
+
     @contextmanager
-    def _writing(self, index: str) -> Iterator[sqlite3.Connection]:
+    def _writing(self, index: str, *, lock_seconds: float = LOCK_SECONDS) -> Iterator[sqlite3.Connection]:
         path = self._path(index)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _wrap_errors(path):
-            file = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
+            file = sqlite3.connect(path, timeout=lock_seconds, isolation_level=None)
             try:
                 # Deleted text is overwritten. A transaction stays in memory until commit, so readers wait for the commit only.
                 file.executescript("pragma journal_mode=truncate; pragma secure_delete=on; pragma cache_spill=off;")
                 file.execute("begin immediate")
                 if file.execute("select 1 from sqlite_master where name = 'vocabulary'").fetchone() is None:
-                    for statement in _SCHEMA.split(";\n"):
+                    for statement in (
+                        _words_table("words"),
+                        *_SCHEMA.split(";\n"),
+                        _PURGE_TABLE,
+                        "insert into purge values(null, null, 0)",
+                    ):
                         file.execute(statement)
                     file.execute(f"pragma user_version = {SEARCH_FORM_VERSION}")
-                elif not _has_confidence(file):
+                if not _has_confidence(file):
                     file.execute("alter table chunks add column confidence real")
+                if not _has_purge_table(file):
+                    file.execute(_PURGE_TABLE)
+                    file.execute("insert into purge values(0, null, 0)")  # chunks may have been removed at any time before
                 yield file
                 file.execute("commit")
             finally:
@@ -366,19 +458,33 @@ def _columns(file: sqlite3.Connection) -> str:
     return f"{_COLUMNS}, {'c.confidence' if _has_confidence(file) else 'null'}"
 
 
-def _delete_rows(file: sqlite3.Connection, document_id: str, position: int | None = None) -> None:
-    chunks = "select c.key, c.headings, c.text from chunks c join documents d on d.key = c.document where d.id = ?"
-    values: list[Any] = [document_id]
-    if position is not None:
-        chunks, values = f"{chunks} and c.position = ?", [document_id, position]
-    version = _version(file)
-    for key, headings, text in file.execute(chunks, values).fetchall():
-        # The word index is contentless: to delete a row, FTS5 needs the text that was inserted.
-        terms = _words(json.loads(headings), text, version)
-        file.execute("insert into words(words, rowid, terms) values('delete', ?, ?)", (key, terms))
-        file.execute("delete from chunks where key = ?", (key,))
-    if position is None:
-        file.execute("delete from documents where id = ?", (document_id,))
+def _words_table(name: str) -> str:
+    return f"""create virtual table {name} using fts5(terms, content='', tokenize="porter unicode61 remove_diacritics 2")"""
+
+
+def _next_key(file: sqlite3.Connection) -> int | None:
+    """The first chunk whose words the purge under way has yet to copy."""
+    [next_key] = file.execute("select next_key from purge").fetchone()
+    return None if next_key is None else int(next_key)
+
+
+def _word_tables(key: int | None, next_key: int | None) -> tuple[str, ...]:
+    """The tables that have the words of a chunk, or are to have them: both if a purge has passed it."""
+    return ("words",) if key is None or next_key is None or key >= next_key else ("words", "next_words")
+
+
+def _has_purge_table(file: sqlite3.Connection) -> bool:
+    """Whether the file has the table that indexes of earlier versions lack until they are next written."""
+    return file.execute("select 1 from sqlite_master where name = 'purge'").fetchone() is not None
+
+
+def _needs_purge(file: sqlite3.Connection, removed_before: float) -> bool:
+    if not _has_purge_table(file):
+        return True
+    found = file.execute(
+        "select 1 from purge where next_key is not null or compact or removed_at < ?", (removed_before,)
+    ).fetchone()
+    return found is not None
 
 
 def search_form(text: str) -> str:

@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,72 @@ def test_removed_text_leaves_no_trace(texts: TextIndex, tmp_path: Path) -> None:
     assert b"unforgettable words" not in (tmp_path / "text-index" / f"{INDEX}.db").read_bytes()
     texts.drop_index(INDEX)
     assert list((tmp_path / "text-index").iterdir()) == []
+
+
+AFTER = time.time() + 1e6
+
+
+def purge(texts: TextIndex) -> int:
+    """Purge the index of all that was removed; return the number of steps."""
+    steps = 1
+    while texts.purge_words(INDEX, removed_before=AFTER, limit=2):
+        steps += 1
+    return steps
+
+
+def test_a_purge_removes_the_words_of_removed_chunks_from_the_file(texts: TextIndex, tmp_path: Path) -> None:
+    file = tmp_path / "text-index" / f"{INDEX}.db"
+    for n in range(5):
+        texts.put_document(INDEX, about(f"kept-{n}"), chunks(f"boilers {n}"))
+        texts.put_document(INDEX, about(f"gone-{n}"), chunks(f"forgettable quokkas {n}", f"numbats {n}"))
+    for n in range(5):
+        texts.remove_document(INDEX, f"gone-{n}")
+    assert b"quokka" in file.read_bytes()
+    assert purge(texts) > 3, "each step is small"
+    assert [word for word in (b"forget", b"quokka", b"numbat") if word in file.read_bytes()] == []
+    assert sorted(found(texts, "boiler")) == [f"kept-{n}:0" for n in range(5)]
+
+
+def test_what_is_put_and_removed_during_a_purge_is_right_after_it(texts: TextIndex, tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d", "e"):
+        texts.put_document(INDEX, about(name), chunks(f"boiler quokka{name}"))
+    texts.remove_document(INDEX, "a")
+    assert texts.purge_words(INDEX, removed_before=AFTER, limit=2), "b and c are copied"
+    another = TextIndex(tmp_path / "text-index")
+    another.remove_document(INDEX, "b")
+    another.remove_document(INDEX, "e")
+    another.put_document(INDEX, about("c"), chunks("valve"))
+    another.put_document(INDEX, about("f"), chunks("boiler"))
+    assert sorted(found(texts, "boiler")) == ["d:0", "f:0"]
+    assert purge(another) > 1, "another process continues"
+    assert (sorted(found(texts, "boiler")), found(texts, "valve")) == (["d:0", "f:0"], ["c:0"])
+    content = (tmp_path / "text-index" / f"{INDEX}.db").read_bytes()
+    assert [name for name in "abcde" if f"quokka{name}".encode() in content] == ["d"]
+
+
+def test_a_purge_waits_for_its_time_and_does_nothing_without_removals(texts: TextIndex, tmp_path: Path) -> None:
+    texts = TextIndex(tmp_path / "text-index", clock=lambda: 1000.0)
+    file = tmp_path / "text-index" / f"{INDEX}.db"
+    texts.put_document(INDEX, about("a"), chunks("quokka"))
+    untouched = file.read_bytes()
+    assert not texts.purge_words(INDEX, removed_before=AFTER, limit=2)
+    assert file.read_bytes() == untouched
+    texts.remove_document(INDEX, "a")
+    assert not texts.purge_words(INDEX, removed_before=1000.0, limit=2)
+    assert texts.purge_words(INDEX, removed_before=1000.1, limit=2)
+    assert not texts.purge_words("col_none", removed_before=AFTER, limit=2)
+    assert texts.list_indexes() == [INDEX]
+
+
+def test_an_index_of_an_earlier_version_is_purged_once(texts: TextIndex, tmp_path: Path) -> None:
+    texts.put_document(INDEX, about("a"), chunks("boiler"))
+    texts.put_document(INDEX, about("b"), chunks("quokka"))
+    texts.remove_document(INDEX, "b")
+    with sqlite3.connect(tmp_path / "text-index" / f"{INDEX}.db") as file:
+        file.execute("drop table purge")
+    assert purge(texts) > 1
+    assert b"quokka" not in (tmp_path / "text-index" / f"{INDEX}.db").read_bytes()
+    assert (purge(texts), found(texts, "boiler")) == (1, ["a:0"])
 
 
 def test_an_index_that_does_not_exist_is_empty(texts: TextIndex) -> None:

@@ -13,6 +13,7 @@ import redis
 
 from cli.local.redis_server import RedisServer, redis_url
 from cli.local.redis_users import RULES
+from shared.machine import memory_bytes
 from testing.stack import Stack
 
 FORBIDDEN = (
@@ -107,6 +108,11 @@ def test_every_user_has_a_password_of_its_own(administrator: redis.Redis, redis_
         assert len(entry["passwords"]) == 1
     with pytest.raises(redis.AuthenticationError):
         redis.Redis(port=redis_server.port).ping()
+
+
+def test_the_memory_of_redis_is_limited(stack: Stack) -> None:
+    limit = redis.Redis.from_url(stack.redis_url()).info("memory")["maxmemory"]
+    assert 0 < limit <= memory_bytes() / 4
 
 
 def test_the_processes_of_a_stack_have_no_login_but_their_own(stack: Stack) -> None:

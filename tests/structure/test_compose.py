@@ -134,6 +134,10 @@ def test_the_users_of_redis_have_the_rights_of_up(services: dict[str, Any], tmp_
     assert [line for line in lines if line.startswith("user ")] == expected
 
 
+def test_a_server_without_keys_is_closed_to_other_machines(services: dict[str, Any]) -> None:
+    assert [name for name, service in services.items() if "ENGINEHOUSE_ALLOW_OPEN" in service["environment"]] == []
+
+
 @pytest.mark.parametrize("missing", sorted(PASSWORDS))
 def test_there_are_no_default_passwords(missing: str) -> None:
     done = compose("config", "--quiet", passwords={name: text for name, text in PASSWORDS.items() if name != missing})

@@ -79,7 +79,7 @@ def test_units_run_existing_commands_and_let_them_drain(unit: Path) -> None:
     assert int(service["TimeoutStopSec"]) > Settings().drain_seconds + 10
 
 
-def test_nginx_configuration_is_valid_and_streams_are_not_buffered(tmp_path: Path) -> None:
+def test_nginx_configuration_is_valid_and_only_streams_are_not_buffered(tmp_path: Path) -> None:
     file = DEPLOY / "nginx" / "enginehouse.conf"
     whole = tmp_path / "nginx.conf"
     whole.write_text(f"events {{}}\nhttp {{ include {file}; }}\n")
@@ -98,6 +98,10 @@ def test_nginx_configuration_is_valid_and_streams_are_not_buffered(tmp_path: Pat
     assert "/v1/files" in with_files
     assert [path for path in with_files if not re.fullmatch(uploads, path)] == [], "each takes large files"
     outer = {item["directive"]: item["args"] for item in server["block"]}
+    assert {"limit_conn", "limit_req", "client_header_timeout", "client_body_timeout"} <= outer.keys()
+    unbuffered = [path for path, block in locations.items() if "proxy_request_buffering" in {item["directive"] for item in block}]
+    assert unbuffered == [], "nginx receives each request before it passes it on"
+    assert "proxy_request_buffering" not in outer
     assert int(outer["proxy_read_timeout"][0].removesuffix("s")) > Settings().chat_wait_seconds
 
 

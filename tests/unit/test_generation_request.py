@@ -92,3 +92,11 @@ def test_a_prompt_leaves_room_for_a_token() -> None:
     assert request_for({}, prompt=[65] * 99).max_new_tokens == 1
     with pytest.raises(PromptTooLong):
         request_for({}, prompt=[65] * 100)
+
+
+def test_each_owner_has_a_cache_salt_of_its_own() -> None:
+    def salt(owner: str) -> int:
+        return build_request("1", PROMPT, {}, owner=owner, entry=ENTRY, codec=TextCodec(ENTRY)).cache_salt
+
+    assert salt("ada") == salt("ada")
+    assert len({salt(owner) for owner in ("", "ada", "bob", "local")}) == 4

@@ -4,6 +4,7 @@ It is a pool of its own, so that ten thousand documents in ingestion never delay
 """
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import redis
 
 from shared.disk_space import DiskSpace
 from shared.documents.store import Documents
+from shared.documents.text_index import TextIndex
 from shared.jobs.celery_broker import CeleryBroker
 from shared.jobs.model_assignments import ModelAssignments
 from shared.jobs.queue_names import FETCH_QUEUE, IO_QUEUE, REQUEST_BATCH_QUEUE
@@ -33,6 +35,7 @@ from workers.io.handlers import io_handlers, raise_if_dropped
 from workers.io.index_monitor import IndexMonitor
 from workers.io.url_fetch import FetchServices, fetch
 from workers.io.webhooks.dispatcher import WebhookDispatcher
+from workers.io.word_purger import WordPurger
 from workers.runtime.attempt import Attempt, CheckedHandler, Handler, Result
 from workers.runtime.celery_worker import CeleryWorker, Pool
 from workers.runtime.host_locks import HostLocks
@@ -102,6 +105,7 @@ def build_services() -> Sequence[MaintenanceService]:
     return [
         locks,
         IndexMonitor(client, documents, SearchIndex.from_settings(documents, settings)),
+        WordPurger(client, TextIndex(settings.text_index_dir), settings.word_purge_seconds, time.monotonic()),
         FileMaintenance(client, settings),
         DocumentDeletion(documents, JobSubmitter(client, settings, CeleryBroker(client).wake)),
         CollectionExpiry(documents, JobSubmitter(client, settings, CeleryBroker(client).wake)),
