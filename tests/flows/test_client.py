@@ -325,7 +325,7 @@ def test_documents_and_collections_are_listed_and_deleted(client: Client, collec
     elsewhere = client.create_collection(f"moved-{collection[-40:]}").name
     assert client.wait(client.move_document(document.id, elsewhere)).completed()["status"] == "ready"
     assert client.document(document.id).collection == elsewhere
-    with pytest.raises(InvalidRequest, match="collection: .* already"):
+    with pytest.raises(InvalidRequest, match=r"collection: .* already"):
         client.move_document(document.id, elsewhere)
     client.delete_collection(elsewhere)
     client.restore_collection(elsewhere)
