@@ -161,7 +161,8 @@ class Document:
     ``name`` is the client's file name, which is never used as a path. ``file_id`` is the file of ``/v1/files`` that it is made from, or "". ``version`` counts the documents with this name in the
     collection, from 1. ``replaces`` is the id of the ready document that this one replaced, or replaces once it is ready, or "". ``url`` is
     where the server fetched it, or ""; ``etag`` and ``last_modified`` are what the other server said about this version. ``same_text_as``
-    is the id of a document that had the same words when this one became ready, or "".
+    is the id of a document that had the same words when this one became ready, or "". ``moved_from`` is the id of the collection that it was
+    in before, whose index may still have chunks of it, or "".
     """
 
     id: str
@@ -188,6 +189,7 @@ class Document:
     etag: str = ""
     last_modified: str = ""
     same_text_as: str = ""
+    moved_from: str = ""
     problems: Sequence[Problem] = ()
 
     @classmethod
@@ -217,6 +219,7 @@ class Document:
             etag=fields.get("etag", ""),
             last_modified=fields.get("last_modified", ""),
             same_text_as=fields.get("same_text_as", ""),
+            moved_from=fields.get("moved_from", ""),
             problems=[Problem(**problem) for problem in json.loads(fields.get("problems") or "[]")],
         )
 

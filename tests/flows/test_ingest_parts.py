@@ -411,6 +411,16 @@ def test_deleting_a_document_leaves_nothing(library: Library) -> None:
     assert library.documents.count_documents(library.collection.id) == 0
 
 
+def test_deleting_a_document_whose_move_was_cut_off_leaves_nothing(library: Library) -> None:
+    document = library.add(b"Text that is to vanish.")
+    target = library.documents.ensure_collection("ada", "archive", MODEL)
+    library.documents.move(document.id, "job_move", 1, source=library.collection.id, target=target.id)
+    assert library.vectors.count_vectors(library.collection.id, document.id) == 1
+    moved = library.documents.get("ada", document.id)
+    assert delete(library.attempt(moved), library.documents, library.settings, library.search_index)["deleted"]
+    assert library.vectors.count_vectors(library.collection.id) == library.texts.count_matching(library.collection.id) == 0
+
+
 @pytest.mark.parametrize("stage", ["parsing", "chunking", "embedding", "indexing"])
 @pytest.mark.parametrize("target", ["document", "collection"])
 def test_a_document_deleted_while_it_is_ingested_leaves_nothing(

@@ -360,6 +360,7 @@ class _Ingestion:
             raise DocumentRejected("Another attempt is working on the document.", code="superseded")
 
     def _raise_deleted(self) -> NoReturn:
+        self.leave_source()
         _remove_traces(self._document.id, self._document.collection_id, self._settings, self._search_index)
         # The document was deleted on purpose, so its job is cancelled and has not failed.
         raise AttemptStopped("cancel")

@@ -42,8 +42,8 @@ def delete(attempt: AttemptHandle, documents: Documents, settings: Settings, sea
         remove_description(files, document_id)
         found = documents.find(document_id)
         documents.remove(document_id, collection_id)
-        # It may have been moved since this job was submitted.
-        for each in {collection_id, found.collection_id if found else collection_id}:
+        # It may have been moved since this job was submitted, or a worker died while it moved it.
+        for each in {collection_id, *((found.collection_id, found.moved_from) if found else ())} - {""}:
             search_index.remove_from_collection(each, document_id)
         files.remove(document_id)
         return {"deleted": True, "documents": 1}

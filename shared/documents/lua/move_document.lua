@@ -27,7 +27,7 @@ forget_names(id, source)
 redis.call('ZREM', from .. ':documents', id)
 index_status(id, source, document.status, nil)
 redis.call('HSET', document_key(id), 'collection_id', target, 'collection', redis.call('HGET', to, 'name'), 'version', version,
-  'status', 'uploaded', 'reason', '', 'replaces', '', 'same_text_as', '', 'job_id', job, 'attempt', attempt, 'updated_at', timestamp)
+  'status', 'uploaded', 'reason', '', 'replaces', '', 'same_text_as', '', 'moved_from', source, 'job_id', job, 'attempt', attempt, 'updated_at', timestamp)
 redis.call('ZADD', to .. ':documents', 0, id)
 index_status(id, target, nil, 'uploaded')
 redis.call('HSET', to .. ':sha256', document.sha256, id)
