@@ -13,7 +13,7 @@ import typer
 
 from cli.commands import dead_letters, engines, keys, models, operations, owners, processes, project, repair
 from cli.errors import CommandError
-from cli.remote import documents, evaluate, generate, ingest, jobs, queues, request_batches, usage, webhooks
+from cli.remote import attention, documents, evaluate, generate, ingest, jobs, queues, request_batches, usage, webhooks
 from cli.safe_text import accept_all_bytes, safe_text
 from cli.typer_output import correct_output
 from shared.errors import EnginehouseError, SettingsError
@@ -29,7 +29,7 @@ app = typer.Typer(
 
 for commands in (processes, project, operations, models, engines, keys, owners, dead_letters, repair):
     commands.install(app)
-for commands in (generate, jobs, queues, usage, ingest, documents, evaluate, request_batches, webhooks):
+for commands in (generate, jobs, queues, attention, usage, ingest, documents, evaluate, request_batches, webhooks):
     commands.install(app)
 
 

@@ -1,5 +1,7 @@
 """``/collections``: list, create, configure, reindex, search and delete collections."""
 
+from typing import cast
+
 from flask import Blueprint, jsonify
 
 from api.caller import caller
@@ -23,6 +25,7 @@ from api.request_parsing import (
     parse_body,
     query_boolean,
     query_choice,
+    query_choices,
     query_cursor,
     query_integer,
     read_idempotency_key,
@@ -41,7 +44,8 @@ from api.schemas.requests.search import SearchRequest
 from api.services import owner, services
 from api.submission import SHORT_JOB_SECONDS, short_job_error, submit_job
 from shared.documents.index_health import read_problem
-from shared.documents.models import Collection
+from shared.documents.models import ENDED, IN_PROGRESS, Collection
+from shared.documents.models import Status as DocumentStatus
 from shared.documents.store import RESTORE_SECONDS
 from shared.errors import Conflict, InvalidValue, NotFound
 from shared.ids import DOCUMENT
@@ -58,6 +62,10 @@ REINDEX_PRIORITY = 8
 MAX_DOCUMENTS = 1000
 LIMIT_OF_DOCUMENTS = in_query(
     "limit", {"type": "integer", "minimum": 1, "maximum": MAX_DOCUMENTS, "default": 20}, "Maximum number of entries.", 10
+)
+DOCUMENT_STATUSES = (*IN_PROGRESS, *ENDED)
+DOCUMENT_STATUS = in_query(
+    "status", {"type": "array", "items": {"enum": list(DOCUMENT_STATUSES)}}, "Only documents with this status; may be repeated."
 )
 EXPLAIN = in_query("explain", {"enum": ["1", "0", "true", "false"]}, "The same as the field `explain`.")
 WAITS = "Waits up to 30 s unless the client asks for a different wait."
@@ -165,15 +173,35 @@ def reindex_collection(collection: str) -> RouteResponse:
     Operation(
         tag=TAG,
         summary="List the documents of a collection, newest first",
-        parameters=(COLLECTION, LIMIT_OF_DOCUMENTS, AFTER),
+        parameters=(COLLECTION, LIMIT_OF_DOCUMENTS, AFTER, DOCUMENT_STATUS),
         replies={200: Reply(description="One page.", model=responses.DocumentList)},
     )
 )
 def list_documents(collection: str) -> RouteResponse:
     limit, after = query_integer("limit", 20, 1, MAX_DOCUMENTS), query_cursor(DOCUMENT, "document")
-    found = services().documents.find_collection(owner(), collection)
-    documents, next_cursor = services().documents.list_documents(found.id, limit=limit, after=after)
-    return list_response([document.as_json() for document in documents], next_cursor)
+    statuses = cast(tuple[DocumentStatus, ...], query_choices("status", DOCUMENT_STATUSES))
+    documents = services().documents
+    found = documents.find_collection(owner(), collection)
+    if statuses:
+        page, next_cursor = documents.list_with_status(found, statuses, limit=limit, after=after)
+    else:
+        page, next_cursor = documents.list_documents(found.id, limit=limit, after=after)
+    return list_response([document.as_json() for document in page], next_cursor)
+
+
+@blueprint.get("/collections/<collection>/documents/counts")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Count the documents of a collection by status",
+        parameters=(COLLECTION,),
+        replies={200: Reply(description="The numbers, read from an index.", model=responses.DocumentCounts)},
+    )
+)
+def count_documents(collection: str) -> RouteResponse:
+    documents = services().documents
+    counts = documents.count_by_status(documents.find_collection(owner(), collection))
+    return jsonify({"object": "document_counts", "status": counts, "total": sum(counts.values())})
 
 
 @blueprint.post("/collections/<collection>/search")

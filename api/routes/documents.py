@@ -1,4 +1,4 @@
-"""``/documents``: show and delete documents and their chunks."""
+"""``/documents``: show, rename, move and delete documents, and their chunks."""
 
 import re
 from typing import Any
@@ -6,28 +6,34 @@ from typing import Any
 from flask import Blueprint, jsonify
 
 from api.deletion import chunk_deletion_spec, deletion_response, index_name, submit_deletion
+from api.job_webhook import job_webhook
 from api.openapi.operation import (
     DOCUMENT,
+    IDEMPOTENCY_KEY,
     LIMIT,
     PERMANENT,
     PREFER,
     REPLAYABLE_JOB_HEADERS,
     WAIT,
+    Example,
     Operation,
     Reply,
     describe,
     in_path,
     in_query,
 )
-from api.request_parsing import query_boolean, query_integer, requested_timeout
-from api.responses import RouteResponse, list_response
+from api.request_parsing import parse_body, query_boolean, query_integer, read_idempotency_key, requested_timeout
+from api.responses import RouteResponse, final_or_accepted, list_response
 from api.schemas import responses
+from api.schemas.requests.documents import DocumentChanges, DocumentMove
 from api.services import owner, services
-from api.submission import SHORT_JOB_SECONDS
-from shared.documents.models import ENDED
-from shared.documents.store import RESTORE_SECONDS
+from api.submission import SHORT_JOB_SECONDS, submit_job
+from shared.documents.models import ENDED, Collection, Document, escape_name
+from shared.documents.store import RESTORE_SECONDS, in_progress_error
 from shared.documents.text_index import IndexedChunk
-from shared.errors import NotFound
+from shared.errors import InvalidValue, NotFound
+from shared.jobs.queue_names import CPU_QUEUE
+from shared.jobs.submission import Submission
 
 blueprint = Blueprint("documents", __name__)
 
@@ -53,6 +59,81 @@ DELETION_REPLIES = {
 )
 def show_document(document: str) -> RouteResponse:
     return jsonify(services().documents.get(owner(), document).as_json())
+
+
+@blueprint.patch("/documents/<document>")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Rename a document",
+        description="Citations of earlier answers keep the old name. What was read of the file stays as it is.",
+        parameters=(DOCUMENT,),
+        request_model=DocumentChanges,
+        examples={"name": Example(summary="Another name", body={"name": "minutes-2026-01.pdf"})},
+        replies={200: Reply(description="The document.", model=responses.Document)},
+        refusals=(409,),
+    )
+)
+def rename_document(document: str) -> RouteResponse:
+    name = escape_name(parse_body(DocumentChanges).name)
+    documents = services().documents
+    renamed = documents.rename(documents.get(owner(), document), name)
+    collection = documents.collection_by_id(renamed.collection_id)
+    for index in filter(None, (collection.index, collection.next_index)):
+        services().text_index.set_name(index, renamed.id, renamed.name)
+    return jsonify(renamed.as_json())
+
+
+@blueprint.post("/documents/<document>/move")
+@describe(
+    Operation(
+        tag=TAG,
+        summary="Move a document into another collection",
+        description=(
+            "Its id, file, pages and metadata stay. Searches find it where it was until the job starts, and in the other collection once that "
+            "has indexed it: with the settings of that collection, and with the vectors that it has if the embedding model is the same. A document that could not be read is read again."
+        ),
+        parameters=(DOCUMENT, IDEMPOTENCY_KEY, PREFER, WAIT),
+        request_model=DocumentMove,
+        examples={"move": Example(summary="Into an archive", body={"collection": "archive"})},
+        replies={
+            200: Reply(description="The job, which has ended.", model=responses.Job),
+            202: Reply(description="The job that moves it.", model=responses.Job, headers=REPLAYABLE_JOB_HEADERS),
+        },
+        refusals=(409, 429),
+    )
+)
+def move_document(document: str) -> RouteResponse:
+    timeout, body = requested_timeout(0), parse_body(DocumentMove)
+    documents = services().documents
+    found, target = documents.get(owner(), document), documents.find_collection(owner(), body.collection)
+    idempotency = read_idempotency_key([found.id, body.model_dump()])
+    if not idempotency.key:
+        _require_movable(found, target)
+    submission = Submission(
+        kind="ingest",
+        queue=CPU_QUEUE,
+        spec={
+            "document_id": found.id,
+            "collection_id": target.id,
+            "name": found.name,
+            "moved_from": found.collection_id,
+        },
+        owner=owner(),
+        document=found.id,
+        webhook=job_webhook(body.webhook),
+        idempotency_key=idempotency.key,
+        fingerprint=idempotency.fingerprint,
+    )
+    job, replayed = submit_job(submission, timeout)
+    return final_or_accepted(job, waited=timeout > 0, replayed=replayed)
+
+
+def _require_movable(document: Document, target: Collection) -> None:
+    if document.collection_id == target.id:
+        raise InvalidValue(f"collection: document {document.id} is in {target.name!r} already", param="collection")
+    if document.status not in ENDED:
+        raise in_progress_error(document.id)
 
 
 @blueprint.delete("/documents/<document>")

@@ -230,9 +230,10 @@ class IndexCheck:
 
     def _record(self, collection: Collection, document_id: str) -> Document | None:
         try:
-            return self._documents.get(collection.owner, document_id, hidden=True)
+            found = self._documents.get(collection.owner, document_id, hidden=True)
         except NotFound:
             return None
+        return found if found.collection_id == collection.id else None
 
     def _orphaned(self, collection: Collection, document_id: str, message: str) -> IndexProblem:
         def remove() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from enginehouse_client import Collection, Document, Hit
 
 collections = typer.Typer(cls=Group, help="List, show, reindex, check, delete and restore collections.")
-documents = typer.Typer(cls=Group, help="List, show and delete documents.")
+documents = typer.Typer(cls=Group, help="List, count, show, rename, move and delete documents.")
 
 Name = Annotated[str, typer.Argument(help="Name of the collection.")]
 Documents = Annotated[list[str], typer.Argument(help="Document ids.", metavar="DOCUMENT…")]
@@ -209,6 +209,7 @@ def reindex(
 def list_documents(
     context: CommandContext,
     collection: Annotated[str, typer.Option("--collection", "-c", help="Collection to list.")],
+    status: Annotated[str | None, typer.Option(help="Only documents with this status, such as failed.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number to list.")] = 20,
 ) -> None:
     """List the documents of a collection, newest first."""
@@ -224,7 +225,53 @@ def list_documents(
         )
 
     columns = ("document", "status", "name", "pages", "chunks", "reason")
-    context.out.print_list(columns, islice(context.client.documents(collection), limit), row)
+    context.out.print_list(columns, islice(context.client.documents(collection, status=status), limit), row)
+
+
+@documents.command("counts")
+@server_command
+def count_documents(
+    context: CommandContext,
+    collection: Annotated[str, typer.Option("--collection", "-c", help="Collection to count.")],
+) -> None:
+    """Count the documents of a collection by status."""
+    counts = context.client.document_counts(collection)
+    if context.out.as_json:
+        context.out.print_json(counts.raw)
+    else:
+        context.out.print_list(("status", "documents"), [*counts.status.items(), ("all", counts.total)], lambda row: row)
+
+
+@documents.command("rename")
+@server_command
+def rename_document(
+    context: CommandContext,
+    document: Annotated[str, typer.Argument(help="Document id.", metavar="DOCUMENT")],
+    name: Annotated[str, typer.Argument(help="New file name.", metavar="NAME")],
+) -> None:
+    """Give a document another file name."""
+    renamed = context.client.rename_document(document, name)
+    if context.out.as_json:
+        context.out.print_json(renamed.raw)
+    else:
+        context.out.print_note(f"{renamed.id} is called {renamed.name}")
+
+
+@documents.command("move")
+@server_command
+def move_documents(
+    context: CommandContext,
+    ids: Documents,
+    collection: Annotated[str, typer.Option("--collection", "-c", help="Existing collection to move them into.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the jobs and print their results.")] = False,
+) -> None:
+    """Move documents into another collection; prints the ids of the jobs."""
+    jobs = [context.client.move_document(document, collection) for document in ids]
+    if wait:
+        print_results(context, [context.patient_client.wait(job) for job in jobs])
+    else:
+        for job in jobs:
+            print_id(context, job)
 
 
 @documents.command("show")

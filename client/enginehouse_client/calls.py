@@ -6,7 +6,7 @@ from typing import Literal
 from enginehouse_client.deliveries import DeliveryCalls
 from enginehouse_client.effects import Emit, Operation, Stream
 from enginehouse_client.keys import KeyCalls
-from enginehouse_client.models import ChatEntry, Health, Model, Stats, UsageReport
+from enginehouse_client.models import Attention, ChatEntry, Health, Model, OperationsOverview, Stats, UsageReport
 from enginehouse_client.request_batches import RequestBatchCalls
 from enginehouse_client.uploads import UploadCalls
 
@@ -38,6 +38,16 @@ class Calls(UploadCalls, DeliveryCalls, RequestBatchCalls, KeyCalls):
         """Return whether the server can run every kind of job. A server that is not ready is not an error."""
         response = yield from self._call("GET", "/health/ready", accept=(503,))
         return Health.from_json(response.json())
+
+    def attention(self) -> Operation[list[Attention]]:
+        """Return what needs your attention; for administrators also what needs the operator's. Empty if all is well."""
+        response = yield from self._call("GET", "/attention")
+        return [Attention.from_json(item) for item in response.json()["data"]]
+
+    def overview(self) -> Operation[OperationsOverview]:
+        """Return the queues, workers, gpu workers and dead letters of the server, for administrators."""
+        response = yield from self._call("GET", "/admin/overview")
+        return OperationsOverview.from_json(response.json())
 
     def stats(self, minutes: int = 60) -> Operation[Stats]:
         """Return what queues, GPUs and workers did in the last minutes, 60 at most. Only administrators see all of it."""

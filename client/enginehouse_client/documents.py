@@ -6,11 +6,11 @@ from urllib.parse import quote
 
 from enginehouse_client.effects import Emit, Operation, Stream
 from enginehouse_client.jobs import JobCalls
-from enginehouse_client.models import Collection, Document, Job, PageText, SearchHits
+from enginehouse_client.models import Collection, Document, DocumentCounts, Job, PageText, SearchHits
 
 
 class DocumentCalls(JobCalls):
-    """Search, list, reindex and delete."""
+    """Search, list, reindex, rename, move and delete."""
 
     def search(
         self,
@@ -107,18 +107,39 @@ class DocumentCalls(JobCalls):
         response = yield from self._call("POST", f"/collections/{_name(collection)}/reindex", json=body, repeatable=False)
         return Job.from_json(response.json())
 
-    def documents(self, collection: str) -> Stream[Document]:
-        """Iterate over the documents of a collection, newest first, fetching pages as needed. Raises NotFound."""
+    def documents(self, collection: str, *, status: str | None = None) -> Stream[Document]:
+        """Iterate over the documents of a collection, or over those with one status, newest first, fetching pages as needed. Raises
+        NotFound."""
+        query = {} if status is None else {"status": status}
         more: str | None = ""
         while more is not None:
-            page, more = yield from self._page(f"/collections/{_name(collection)}/documents", {}, more)
+            page, more = yield from self._page(f"/collections/{_name(collection)}/documents", query, more)
             for item in page:
                 yield Emit(Document.from_json(item))
+
+    def document_counts(self, collection: str) -> Operation[DocumentCounts]:
+        """Count the documents of a collection by status. Raises NotFound."""
+        response = yield from self._call("GET", f"/collections/{_name(collection)}/documents/counts")
+        return DocumentCounts.from_json(response.json())
 
     def document(self, document: str) -> Operation[Document]:
         """Return one document. Raises NotFound."""
         response = yield from self._call("GET", f"/documents/{_name(document)}")
         return Document.from_json(response.json())
+
+    def rename_document(self, document: str, name: str) -> Operation[Document]:
+        """Give a document another file name and return it. Raises NotFound, and Conflict if another document of the collection has the
+        name or this one is being read."""
+        response = yield from self._call("PATCH", f"/documents/{_name(document)}", json={"name": name})
+        return Document.from_json(response.json())
+
+    def move_document(self, document: str, collection: str) -> Operation[Job]:
+        """Move a document into another collection that exists, and return the job. Its id, file and pages stay. Raises NotFound, and
+        Conflict if the document is being read; the job fails if the collection has its name or its bytes."""
+        path, body = f"/documents/{_name(document)}/move", {"collection": collection}
+        # A repeated request would be rejected because of the first one.
+        response = yield from self._call("POST", path, json=body, repeatable=False)
+        return Job.from_json(response.json())
 
     def delete_document(self, document: str, *, permanent: bool = False) -> Operation[None]:
         """Delete a document. It can be restored for a minute, unless ``permanent``. Raises NotFound."""

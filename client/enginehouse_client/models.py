@@ -159,6 +159,14 @@ class JobCounts(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DocumentCounts(Record):
+    """Numbers of documents of a collection by status."""
+
+    status: Mapping[str, int]
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ActionFailure(Record):
     """A job to which an action did not apply, and why."""
 
@@ -401,6 +409,25 @@ class Health(Record):
     @property
     def ready(self) -> bool:
         return self.status == "ready"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention(Record):
+    """One thing that needs attention. ``subject`` is the kind of object (``object``) and its ``id`` or name, if it is about one."""
+
+    code: str
+    message: str
+    subject: Mapping[str, str] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationsOverview(Record):
+    """The queues, the live workers, the gpu workers with their models, and the newest hundred dead letters."""
+
+    queues: list[Mapping[str, Any]]
+    workers: list[Mapping[str, Any]]
+    gpus: list[Mapping[str, Any]]
+    dead_letters: list[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ Only the password key and the last one have a time to live; documents are kept u
     eh:collection:deleted            zset  ids of all hidden collections, by the time in milliseconds until which they can be restored
     eh:collection:deleted:<owner>    hash  name -> id of the last hidden collection with this name
     eh:collection:<id>:documents     zset  document ids, all with score 0, so that they sort by id
+    eh:collection:<id>:status:<s>    zset  ids of the documents with the status <s>, all with score 0, without those that are hidden
     eh:collection:<id>:deleted       set   ids of those documents that are hidden until they are deleted or restored
     eh:collection:<id>:files         hash  file of /v1/files -> id of the document made from it
     eh:collection:<id>:sha256        hash  SHA-256 of the bytes -> id of the document with these bytes
@@ -45,6 +46,10 @@ def collection(collection_id: str) -> str:
 
 def listing(collection_id: str) -> str:
     return f"{PREFIX}collection:{collection_id}:documents"
+
+
+def with_status(collection_id: str, status: str) -> str:
+    return f"{PREFIX}collection:{collection_id}:status:{status}"
 
 
 def deleted(collection_id: str) -> str:

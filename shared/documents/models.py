@@ -46,12 +46,12 @@ def check_collection_name(name: str) -> str:
     return name
 
 
-def check_document_name(name: str) -> str:
+def check_document_name(name: str, param: str = "file") -> str:
     """Return the name unchanged. Raises InvalidValue if it is too long: a name that was cut could be that of another document."""
     if len(name) > MAX_NAME_LENGTH:
         raise InvalidValue(
-            f"file: the name of a file has at most {MAX_NAME_LENGTH:,} characters, and not {len(name):,}: {name[:40]!r}…{name[-40:]!r}",
-            param="file",
+            f"{param}: the name of a file has at most {MAX_NAME_LENGTH:,} characters, and not {len(name):,}: {name[:40]!r}…{name[-40:]!r}",
+            param=param,
         )
     return name
 
@@ -74,6 +74,8 @@ class Collection:
     ``title``, ``description``, ``metadata`` and ``expires_days`` are those of the vector store that the collection is in ``/v1``. It expires
     that many days after ``last_active_at``, its last use.
 
+    ``statuses_indexed``: its documents are listed by their statuses, as they are in every collection made since there are such lists.
+
     A collection with ``delete_at`` is hidden, and can be restored until then, in Unix milliseconds.
     """
 
@@ -95,6 +97,7 @@ class Collection:
     expires_days: int | None = None
     last_active_at: int | None = None
     delete_at: int | None = None
+    statuses_indexed: bool = False
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Self:
@@ -117,6 +120,7 @@ class Collection:
             expires_days=_number(fields.get("expires_days")),
             last_active_at=_number(fields.get("last_active_at")),
             delete_at=_number(fields.get("delete_at")),
+            statuses_indexed="statuses_indexed" in fields,
         )
 
     @property
@@ -157,7 +161,8 @@ class Document:
     ``name`` is the client's file name, which is never used as a path. ``file_id`` is the file of ``/v1/files`` that it is made from, or "". ``version`` counts the documents with this name in the
     collection, from 1. ``replaces`` is the id of the ready document that this one replaced, or replaces once it is ready, or "". ``url`` is
     where the server fetched it, or ""; ``etag`` and ``last_modified`` are what the other server said about this version. ``same_text_as``
-    is the id of a document that had the same words when this one became ready, or "".
+    is the id of a document that had the same words when this one became ready, or "". ``moved_from`` is the id of the collection that it was
+    in before, whose index may still have chunks of it, or "".
     """
 
     id: str
@@ -184,6 +189,7 @@ class Document:
     etag: str = ""
     last_modified: str = ""
     same_text_as: str = ""
+    moved_from: str = ""
     problems: Sequence[Problem] = ()
 
     @classmethod
@@ -213,6 +219,7 @@ class Document:
             etag=fields.get("etag", ""),
             last_modified=fields.get("last_modified", ""),
             same_text_as=fields.get("same_text_as", ""),
+            moved_from=fields.get("moved_from", ""),
             problems=[Problem(**problem) for problem in json.loads(fields.get("problems") or "[]")],
         )
 

@@ -17,11 +17,20 @@ from typing import Any, Literal, Self, cast
 import redis
 
 from shared.documents import keys
-from shared.documents.descriptions import Description, IndexState, write_description
+from shared.documents.descriptions import Description, IndexState, read_description, write_description
 from shared.documents.files import DocumentFiles
 from shared.documents.filters import Scalar
 from shared.documents.index_health import clear_problem, report_problem
-from shared.documents.models import Collection, Document, Problem, Status, check_collection_name
+from shared.documents.models import (
+    ENDED,
+    IN_PROGRESS,
+    Collection,
+    Document,
+    Problem,
+    Status,
+    check_collection_name,
+    check_document_name,
+)
 from shared.documents.passwords import Passwords
 from shared.documents.scripts import DocumentScripts
 from shared.errors import Conflict, NameTaken, NotFound, QuotaExceeded
@@ -38,6 +47,11 @@ Setting = str | int | None
 
 RESTORE_SECONDS = 60
 """How long a deleted document or collection can be restored. Until then it is hidden."""
+
+# Documents of one script, during which Redis does nothing else.
+STATUS_BATCH = 500
+
+MoveResult = tuple[str, str]
 
 DocumentUpdateResult = Literal["ok", "gone", "stale", "replaced"]
 """Result of a worker's write: done; the document was deleted; another attempt has taken over; or a newer version of the document
@@ -448,6 +462,70 @@ class Documents:
             ascending=ascending,
         )
 
+    def list_with_status(
+        self, collection: Collection, statuses: Sequence[Status], *, limit: int, after: str | None = None
+    ) -> tuple[list[Document], str | None]:
+        """A page of a collection's documents with one of these statuses, newest first; and where the next page starts, or None."""
+        self._index_statuses(collection)
+        found: list[Document] = []
+        more = False
+        for status in statuses:
+            part, following = list_page(
+                self._redis,
+                keys.with_status(collection.id, status),
+                self.read_documents,
+                limit=limit,
+                after=after,
+                # It may have got another status since the list was read.
+                matches=lambda document, status=status: document.status == status,  # type: ignore[misc]
+            )
+            found, more = found + part, more or following is not None
+        page = sorted(found, key=lambda document: document.id, reverse=True)[:limit]
+        return page, page[-1].id if page and (more or len(found) > limit) else None
+
+    def count_by_status(self, collection: Collection) -> dict[Status, int]:
+        """How many documents of a collection have each status, without those that are hidden. It reads no document."""
+        self._index_statuses(collection)
+        statuses = (*IN_PROGRESS, *ENDED)
+        with self._redis.pipeline(transaction=True) as pipeline:
+            for status in statuses:
+                pipeline.zcard(keys.with_status(collection.id, status))
+            return {status: int(number) for status, number in zip(statuses, pipeline.execute(), strict=True) if number}
+
+    def _index_statuses(self, collection: Collection) -> None:
+        """List a collection's documents by their statuses, unless they are. It can be repeated."""
+        if collection.statuses_indexed:
+            return
+        last = ""
+        while last := str(self._scripts.index_statuses(collection=collection.id, after=last, batch=STATUS_BATCH)):
+            pass
+        self._scripts.update_if_exists(record=f"collection:{collection.id}", changes={"statuses_indexed": 1})
+
+    def rename(self, document: Document, name: str) -> Document:
+        """Give a document another name in its collection and return it. It can be repeated.
+
+        Raises InvalidValue for a name that is too long, NameTaken if another document has it, Conflict while the document is being
+        read, and NotFound if it was deleted meanwhile.
+        """
+        outcome, *other = self._scripts.rename_document(id=document.id, name=check_document_name(name, "name"))
+        if outcome == "taken":
+            raise NameTaken(name, str(other[0]))
+        if outcome == "in_progress":
+            raise in_progress_error(document.id)
+        if outcome == "gone":
+            raise NotFound(f"Document {document.id!r} does not exist.", param="document")
+        renamed = self.get(document.owner, document.id)
+        description = read_description(self._files, document.id)
+        if description is not None:
+            write_description(self._files, document.id, replace_fields(description, name=renamed.name, version=renamed.version))
+        return renamed
+
+    def move(self, document_id: str, job_id: str, attempt: int, *, source: str, target: str) -> MoveResult:
+        """Put a document into another collection, for the attempt that indexes it there. ``source`` and ``target`` are the ids of the
+        collections. Returns what happened, and the id of the document that is in the way, or ""."""
+        outcome, *other = self._scripts.move_document(id=document_id, source=source, target=target, job=job_id, attempt=attempt)
+        return str(outcome), str(other[0]) if other else ""
+
     def find_current(self, collection_id: str, name: str) -> Document | None:
         """The document that searches find under this name, or None."""
         document_id = self._redis.hget(keys.current(collection_id), name)
@@ -487,14 +565,19 @@ class Documents:
                 pipeline.hget(keys.document(document_id), "status")
             return {document_id: status for document_id, status in zip(ids, pipeline.execute(), strict=True) if status}
 
-    def ready_names(self, document_ids: Iterable[str]) -> dict[str, str]:
-        """Names by id of the given documents that can be found; others, and those that are hidden, are left out."""
+    def ready_names(self, document_ids: Iterable[str], collection_id: str = "") -> dict[str, str]:
+        """Names by id of the given documents that can be found, in one collection if it is named; others, and those that are hidden, are
+        left out."""
         ids = list(dict.fromkeys(document_ids))
         with self._redis.pipeline(transaction=False) as pipeline:
             for document_id in ids:
-                pipeline.hmget(keys.document(document_id), "status", "name", "delete_at")
+                pipeline.hmget(keys.document(document_id), "status", "name", "delete_at", "collection_id")
             found = zip(ids, pipeline.execute(), strict=True)
-        return {document_id: name for document_id, (status, name, hidden) in found if status == "ready" and not hidden}
+        return {
+            document_id: name
+            for document_id, (status, name, hidden, home) in found
+            if status == "ready" and not hidden and collection_id in ("", home)
+        }
 
     def remove(self, document_id: str, collection_id: str) -> bool:
         """Delete the record, before the vectors and files. False if it was already gone."""
@@ -585,6 +668,15 @@ class Documents:
 
     def _advance(self, document_id: str, job_id: str, attempt: int, changes: Mapping[str, str | int]) -> DocumentUpdateResult:
         return cast(DocumentUpdateResult, self._scripts.advance(id=document_id, job=job_id, attempt=attempt, changes=changes))
+
+
+def in_progress_error(document_id: str) -> Conflict:
+    """The error for a change of a document that is being read."""
+    return Conflict(
+        f"Document {document_id} is being read. Wait until its job ends, or cancel it.",
+        code="document_not_read",
+        param="document",
+    )
 
 
 def _fields(options: Mapping[str, Setting]) -> dict[str, str | int]:

@@ -143,26 +143,26 @@ class TextIndex:
         attributes: DocumentAttributes,
         chunks: Iterable[ChunkRecord],
         *,
-        read_metadata: Callable[[], Mapping[str, Any] | None] = lambda: None,
+        read_latest: Callable[[], tuple[str, Mapping[str, Any]] | None] = lambda: None,
     ) -> int:
         """Replace a document and all its chunks in one transaction; return the number of chunks.
 
-        ``read_metadata`` is called within the transaction, and what it returns replaces the metadata in ``attributes``: ``set_metadata`` may have
-        been called since these were read.
+        ``read_latest`` is called within the transaction, and what it returns replaces the name and the metadata in ``attributes``: ``set_name``
+        or ``set_metadata`` may have been called since these were read.
         """
         with self._writing(index) as file:
-            latest = read_metadata()
+            name, metadata = read_latest() or (attributes.name, attributes.metadata)
             self._delete_rows(file, attributes.id)
             version, next_key = _version(file), _next_key(file)
             key = file.execute(
                 "insert into documents(id, name, media_type, size, created_at, metadata) values(?, ?, ?, ?, ?, ?)",
                 (
                     attributes.id,
-                    attributes.name,
+                    name,
                     attributes.media_type,
                     attributes.size,
                     attributes.created_at,
-                    json.dumps(dict(attributes.metadata if latest is None else latest)),
+                    json.dumps(dict(metadata)),
                 ),
             ).lastrowid
             count = 0
@@ -186,6 +186,12 @@ class TextIndex:
         if self._path(index).exists():
             with self._writing(index) as file:
                 file.execute("update documents set metadata = ? where id = ?", (json.dumps(dict(metadata)), document_id))
+
+    def set_name(self, index: str, document_id: str, name: str) -> None:
+        """Change the name of a document, if it is there. Write it to the record first: see ``put_document``."""
+        if self._path(index).exists():
+            with self._writing(index) as file:
+                file.execute("update documents set name = ? where id = ?", (name, document_id))
 
     def remove_document(self, index: str, document_id: str, *, position: int | None = None) -> None:
         """Remove a document, or its chunk at ``position``, if it is there."""

@@ -92,10 +92,14 @@ def test_unreadable_documents_show_reasons_and_a_password_is_entered_in_place(pa
     assert page.get_by_text(re.compile("pdfium|pypdf|field `|Authorization:")).count() == 0
     page.get_by_role("button", name="Need attention 3").click()
     expect(page).to_have_url(re.compile("state=amiss"))
+    page.get_by_role("button", name="No text 1").click()
+    expect(page.locator(".grid-row")).to_have_count(1)
+    page.get_by_role("button", name="Encrypted 1").click()
     locked.get_by_role("button", name="Password").click()
     page.get_by_label("Password of the file").fill("sesame")
     page.get_by_role("button", name="Read the file").click()
     expect(locked).to_have_count(0)
+    expect(page.get_by_text("No document matches these filters.")).to_be_visible()
     page.get_by_role("button", name=re.compile("^All")).click()
     expect(locked).to_contain_text("Ready")
 
@@ -147,6 +151,34 @@ def test_documents_are_filtered_sorted_selected_and_deleted_with_undo(page: Page
         }"""
     )
     assert frames < 500, "scrolling does not block the page, even on a busy machine"
+
+
+def test_documents_are_renamed_and_moved_and_moved_back(page: Page, stack: Stack, axe: str, provoked_errors: list[str]) -> None:
+    provoked_errors.append("status of 409")
+    add_documents(stack, "desk", first_txt="The first paper.", second_txt="The second paper.")
+    stack.post("/collections", {"name": "cabinet"})
+    page.goto("/ui/documents/desk")
+    page.get_by_role("button", name="Rename or move first.txt").click()
+    dialog = page.get_by_role("dialog")
+    assert violations(page, axe) == []
+    dialog.get_by_label("Name").fill("second.txt")
+    dialog.get_by_role("button", name="Rename").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("already has another file under the name")
+    dialog.get_by_label("Name").fill("third.txt")
+    dialog.get_by_role("button", name="Rename").click()
+    expect(page.get_by_role("link", name="third.txt")).to_be_visible()
+    page.get_by_label("Select all").check()
+    page.get_by_role("group", name="Selection").get_by_role("button", name="Move").click()
+    dialog.get_by_label("Collection").select_option("cabinet")
+    dialog.get_by_role("button", name="Move", exact=True).click()
+    expect(page.locator(".shelf li", has_text="cabinet")).to_contain_text("2 documents")
+    expect(page.get_by_text("Nothing here yet")).to_be_visible()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".grid-row .state", has_text="Ready")).to_have_count(2)
+    assert [
+        hit["document"] for hit in stack.post("/collections/desk/search", {"query": "first paper", "top_k": 1}).json()["data"]
+    ] == ["third.txt"]
+    assert stack.client.get("/collections/cabinet").json()["documents"] == 0
 
 
 def test_search_marks_its_words_and_opens_the_page(page: Page, stack: Stack) -> None:

@@ -318,6 +318,14 @@ def test_stats_are_those_of_the_last_minutes(calls: Calls) -> None:
     assert run.value.totals["queued"] == [None, 2]
 
 
+def test_attention_and_the_overview_are_records(calls: Calls) -> None:
+    entry = {"object": "attention", "code": "queue_paused", "message": "…", "subject": {"object": "queue", "id": "cpu"}}
+    run = Run(calls.attention(), [answer(200, {"data": [entry]})])
+    assert (run.sent[0].path, run.value[0].code, run.value[0].subject["id"]) == ("/attention", "queue_paused", "cpu")
+    run = Run(calls.overview(), [answer(200, {"queues": [{"queue": "cpu"}], "workers": [], "gpus": [], "dead_letters": []})])
+    assert (run.sent[0].path, run.value.queues, run.value.workers) == ("/admin/overview", [{"queue": "cpu"}], [])
+
+
 def test_receive_needs_an_open_stream(calls: Calls) -> None:
     run = Run(calls.stream("job_1"), [answer(200), sse(1, "ended")])
     assert [type(effect) for effect in run.effects] == [Open, Receive, Emit]

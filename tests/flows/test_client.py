@@ -318,6 +318,17 @@ def test_documents_and_collections_are_listed_and_deleted(client: Client, collec
     assert client.restore_document(document.id).name == "a.txt"
     assert client.document_file(document.id) == b"some text to forget"
     assert client.page_text(document.id, 1).text == "some text to forget"
+    assert client.rename_document(document.id, "b.txt").name == "b.txt"
+    assert [hit.document for hit in client.search(collection, "forget", filter={"name": "b.txt"})] == ["b.txt"]
+    assert client.document_counts(collection).status == {"ready": 1}
+    assert list(client.documents(collection, status="failed")) == []
+    elsewhere = client.create_collection(f"moved-{collection[-40:]}").name
+    assert client.wait(client.move_document(document.id, elsewhere)).completed()["status"] == "ready"
+    assert client.document(document.id).collection == elsewhere
+    with pytest.raises(InvalidRequest, match=r"collection: .* already"):
+        client.move_document(document.id, elsewhere)
+    client.delete_collection(elsewhere)
+    client.restore_collection(elsewhere)
     client.delete_document(document.id, permanent=True)
     with pytest.raises(NotFound):
         client.restore_document(document.id)
@@ -342,6 +353,8 @@ def test_search_modes_filters_and_reindex(client: Client, collection: str) -> No
 
 def test_models_and_health(client: Client) -> None:
     assert client.health().ready
+    assert client.attention() == []
+    assert {queue["queue"] for queue in client.overview().queues} >= {"cpu", "io"}
     assert [(model.name, model.state) for model in client.models() if model.default] == [("echo", "ready")]
 
 

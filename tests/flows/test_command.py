@@ -263,6 +263,11 @@ def test_documents_are_searched_listed_and_deleted(stack: Stack) -> None:
     assert json.loads(run(stack, "collections", "show", collection, "--json").stdout)["documents"] == 1
     assert run(stack, "documents", "-c", collection).stdout.split("\t")[:3] == [document["id"], "ready", "ducks.txt"]
     assert json.loads(run(stack, "documents", "show", document["id"], "--json").stdout)["status"] == "ready"
+    assert "is called drakes.txt" in run(stack, "documents", "rename", document["id"], "drakes.txt").stderr
+    assert run(stack, "documents", "counts", "-c", collection).stdout.splitlines() == ["ready\t1", "all\t1"]
+    stack.post("/collections", {"name": "command-moved"})
+    moved = run(stack, "documents", "move", document["id"], "-c", "command-moved", "--wait")
+    assert json.loads(moved.stdout)["status"] == "ready"
     assert run(stack, "documents", "delete", document["id"]).returncode == 0
     assert "is restored" in run(stack, "documents", "restore", document["id"]).stderr
     assert run(stack, "documents", "delete", document["id"], "--permanent").returncode == 0

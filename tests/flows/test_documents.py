@@ -52,6 +52,28 @@ def test_an_answer_cites_its_passages(stack: Stack) -> None:
     assert view["context_used"] is True
 
 
+def test_a_moved_document_keeps_its_id_its_pages_and_its_citations(stack: Stack) -> None:
+    [document] = upload(stack, "attic", ("geese.txt", b"The geese live in Honkville."))
+    assert settled(stack, document)["status"] == "ready"
+    cited = stack.ended(stack.generate("Where do the geese live?", collection="attic")["id"])["result"]["citations"][0]
+    path = f"/documents/{document['id']}"
+    assert stack.client.post(f"{path}/move", json={"collection": "cellar"}).json()["error"]["param"] == "collection"
+    stack.post("/collections", {"name": "cellar"})
+    job = stack.post(f"{path}/move?wait=30", {"collection": "cellar"}).json()
+    assert (job["status"], job["result"]["document_id"]) == ("completed", document["id"])
+    moved = stack.client.get(path).json()
+    assert (moved["collection"], moved["status"], moved["created_at"]) == ("cellar", "ready", document["created_at"])
+    assert stack.client.get(f"{path}/file").content == b"The geese live in Honkville."
+    text = stack.client.get(f"{path}/pages/{cited['page']}/text").json()["text"]
+    assert cited["quote"] in text
+    for mode in ("vector", "keyword"):
+        assert stack.post("/collections/attic/search", {"query": "geese", "mode": mode}).json()["data"] == []
+        [hit] = stack.post("/collections/cellar/search", {"query": "geese", "mode": mode}).json()["data"]
+        assert hit["document_id"] == document["id"]
+    assert stack.client.delete("/collections/attic?permanent=true").status_code == 200
+    assert stack.client.get(path).json()["status"] == "ready"
+
+
 def test_many_files_in_one_request_get_a_job_each(stack: Stack) -> None:
     documents = upload(stack, "many", *((f"{n}.txt", f"file number {n}".encode()) for n in range(4)))
     assert len({document["job"] for document in documents}) == 4

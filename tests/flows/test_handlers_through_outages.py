@@ -139,6 +139,10 @@ class Rig:
         assert job is not None
         return job
 
+    def job_spec(self, job: Job) -> dict[str, str]:
+        spec: Any = self.system.client.hget(f"eh:job:{job.id}:input", "spec")
+        return dict(json.loads(spec))
+
     def start_redis(self, seconds: float = 0.0) -> None:
         """Start Redis if it was killed: the pause of a client that waits for it."""
         if self.server.process.poll() is not None:
@@ -165,6 +169,19 @@ def ingest_outcome(rig: Rig, job: Job) -> Any:
     return document.status, document.chunks, vectors, texts, job.result["status"], job.result["pages"], job.result["chunks"]
 
 
+def submit_move(rig: Rig) -> str:
+    source, target = rig.ready_collection(), rig.collection()
+    [document_id] = rig.documents.document_ids(source.id)
+    return rig.submit("ingest", CPU_QUEUE, {"document_id": document_id, "collection_id": target.id, "moved_from": source.id})
+
+
+def move_outcome(rig: Rig, job: Job) -> Any:
+    source = rig.job_spec(job)["moved_from"]
+    document_id = rig.job_spec(job)["document_id"]
+    left = list(rig.documents.document_ids(source)), rig.vectors.count_vectors(source, document_id)
+    return left, rig.documents.get(OWNER, document_id).collection_id == job.collection, *ingest_outcome(rig, job)
+
+
 def submit_unpack(rig: Rig) -> str:
     collection, archive = rig.collection(), io.BytesIO()
     with zipfile.ZipFile(archive, "w") as members:
@@ -189,14 +206,10 @@ def unpack_outcome(rig: Rig, job: Job) -> Any:
 
 
 def reindex_outcome(rig: Rig, job: Job) -> Any:
-    collection = rig.documents.collection_by_id(job_collection(rig, job))
+    collection = rig.documents.collection_by_id(rig.job_spec(job)["collection_id"])
     [document_id] = rig.documents.document_ids(collection.id)
     indexes = rig.vectors.list_indexes(collection.id)
     return collection.next_index, len(indexes), rig.vectors.count_vectors(collection.index, document_id), job.result
-
-
-def job_collection(rig: Rig, job: Job) -> str:
-    return str(rig.system.client.hget(f"eh:job:{job.id}:input", "spec")).partition('"collection_id":"')[2].partition('"')[0]
 
 
 def submit_deletion(rig: Rig) -> str:
@@ -206,7 +219,7 @@ def submit_deletion(rig: Rig) -> str:
 
 
 def delete_outcome(rig: Rig, job: Job) -> Any:
-    collection = job_collection(rig, job)
+    collection = rig.job_spec(job)["collection_id"]
     assert job.result is not None  # it counts the documents that its own attempt deleted
     return list(rig.documents.document_ids(collection)), rig.vectors.count_by_document(collection), job.result["deleted"]
 
@@ -245,6 +258,7 @@ def chat_outcome(rig: Rig, job: Job) -> Any:
 
 CASES = {
     "ingest": Case(lambda rig: rig.upload(rig.collection()), ingest_outcome),
+    "move": Case(submit_move, move_outcome),
     "unpack": Case(submit_unpack, unpack_outcome),
     "reindex": Case(
         lambda rig: rig.submit(
@@ -304,7 +318,8 @@ def check_ended_well(job: Job) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow_fault) if name in ("unpack", "reindex") else name for name in CASES]
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow_fault) if name in ("move", "unpack", "reindex") else name for name in CASES],
 )
 def test_a_job_completes_wherever_redis_breaks_off(rig: Rig, name: str) -> None:
     case = CASES[name]

@@ -13,6 +13,7 @@ import pytest
 import redis
 from pypdf import PdfWriter
 
+from shared.documents.descriptions import read_description
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import detect_media_type
 from shared.documents.models import Collection, Document
@@ -29,6 +30,7 @@ from testing.missing_services import missing_service
 from tests.sample_pdfs import sample_pdfs
 from tests.scans import draw_text, encode
 from workers.cpu.cpu_slots import machine_cpu_slots
+from workers.cpu.indexer import Indexer
 from workers.cpu.ingest import ingest, raise_if_deleted
 from workers.cpu.ocr.installation import find_problems
 from workers.index.embedder import Embedders, SentenceEmbedder
@@ -283,6 +285,41 @@ def test_a_document_is_found_only_while_it_is_ready(library: Library) -> None:
     assert library.search("Which boiler is green?") == []
 
 
+def test_a_move_copies_vectors_and_survives_the_death_of_its_worker(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = library.add(b"The boiler must be inspected on Mondays.", "boilers.txt")
+    source, target = library.collection, library.documents.ensure_collection("ada", "archive", MODEL)
+    vector = library.vectors.vectors_at(source.id, document.id, [0])
+
+    def attempt(number: int) -> Attempt:
+        moving = library.attempt(replace(document, job_id="job_move", collection_id=target.id), number)
+        moving.job = replace(moving.job, spec={**moving.job.spec, "moved_from": source.id})
+        return moving
+
+    def die(*arguments: object) -> None:
+        raise MemoryError
+
+    # The worker dies once the record is moved, and the next one once the document is ready.
+    for number, step in ((1, (Indexer, "write_chunks")), (2, (SearchIndex, "remove_from_collection"))):
+        dead = attempt(number)
+        with monkeypatch.context() as dying:
+            dying.setattr(*step, die)
+            with pytest.raises(MemoryError):
+                ingest(dead, library.documents, library.settings, library.embedders, library.search_index)
+        assert dead.usage.embedding_tokens == 0, "its vectors are copied"
+        assert library.search("boiler") == [], "the index of the source has its chunks, which no search shows"
+        description = read_description(library.files, document.id)
+        assert description is not None
+        assert (description.collection, description.collection_id) == ("archive", target.id)
+    assert library.ingest(attempt(3))["status"] == "ready"
+    assert library.vectors.vectors_at(target.id, document.id, [0]) == vector
+    for index, number_of_chunks in ((source.id, 0), (target.id, 1)):
+        assert library.vectors.count_vectors(index, document.id) == number_of_chunks
+        assert library.texts.count_chunks(index, document.id) == number_of_chunks
+    library.documents.drop_collection(source)
+    raise_if_deleted(library.attempt(document), library.documents, library.settings, library.search_index)
+    assert library.files.path(document.id, "original").exists(), "an old job of the document harms it not"
+
+
 def test_a_stale_attempt_cannot_make_a_document_ready(library: Library) -> None:
     document = library.upload(b"Some text.")
     library.documents.set_stage(document.id, document.job_id, 2, "parsing")
@@ -383,6 +420,16 @@ def test_deleting_a_document_leaves_nothing(library: Library) -> None:
     assert library.vectors.count_vectors(library.collection.id) == 0
     assert list(library.settings.documents_dir.iterdir()) == []
     assert library.documents.count_documents(library.collection.id) == 0
+
+
+def test_deleting_a_document_whose_move_was_cut_off_leaves_nothing(library: Library) -> None:
+    document = library.add(b"Text that is to vanish.")
+    target = library.documents.ensure_collection("ada", "archive", MODEL)
+    library.documents.move(document.id, "job_move", 1, source=library.collection.id, target=target.id)
+    assert library.vectors.count_vectors(library.collection.id, document.id) == 1
+    moved = library.documents.get("ada", document.id)
+    assert delete(library.attempt(moved), library.documents, library.settings, library.search_index)["deleted"]
+    assert library.vectors.count_vectors(library.collection.id) == library.texts.count_matching(library.collection.id) == 0
 
 
 @pytest.mark.parametrize("stage", ["parsing", "chunking", "embedding", "indexing"])

@@ -172,6 +172,7 @@ def test_a_collection_that_is_not_allowed_is_refused_by_each_call(
         ("POST", "/collections/closed/restore", {}),
         ("POST", "/collections/closed/reindex", {}),
         ("GET", "/collections/closed/documents", {}),
+        ("GET", "/collections/closed/documents/counts", {}),
         ("POST", "/collections/closed/search", {"query": "x"}),
         ("POST", "/collections", {"name": "new"}),
         ("POST", "/generate", {**QUESTION, "collection": "closed"}),
@@ -208,6 +209,14 @@ def test_documents_and_jobs_of_other_collections_are_hidden(
     for path in ("", "/chunks", "/file", "/pages/1/text"):
         assert_refused(client.get(f"/documents/{made['closed']['id']}{path}", headers=key), "'closed'")
     assert_refused(client.delete(f"/documents/{made['closed']['id']}", headers=key), "'closed'")
+    assert_refused(client.patch(f"/documents/{made['closed']['id']}", json={"name": "b.txt"}, headers=key), "'closed'")
+    for document, target in (("closed", "open"), ("open", "closed")):
+        path = f"/documents/{made[document]['id']}/move"
+        assert_refused(
+            client.post(path, json={"collection": target}, headers=key), "'closed'" if document == "closed" else "may use 'open'"
+        )
+    unread = client.post(f"/documents/{made['open']['id']}/move", json={"collection": "closed"}, headers=owner).get_json()
+    assert unread["error"]["code"] == "document_not_read"
     assert client.get(f"/documents/{made['open']['id']}", headers=key).status_code == 200
     jobs = {name: made[name]["job"] for name in made}
     for path in ("", "/request", "/events"):

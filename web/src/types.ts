@@ -15,6 +15,7 @@ export type ApiKey = Schemas["ApiKey"];
 export type ApiKeyWithSecret = Schemas["ApiKeyWithSecret"];
 export type Attempt = Schemas["Attempt"];
 export type Document = Schemas["Document"];
+export type DocumentCounts = Schemas["DocumentCounts"];
 export type Collection = Schemas["Collection"];
 export type Chunk = Schemas["Chunk"];
 export type PageText = Schemas["PageText"];

@@ -26,6 +26,7 @@ const DOCUMENT: Record<string, string> = {
   failed: "Failed",
   replaced: "Replaced",
 };
+export const DOCUMENT_STATUSES = Object.keys(DOCUMENT);
 const UNFINISHED = new Set(["uploaded", "parsing", "chunking", "embedding", "indexing"]);
 
 export const jobStatus = (status: string) => JOB[status] ?? status;

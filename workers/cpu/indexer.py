@@ -5,7 +5,7 @@ The status of a document, and whether it may be shown, are the callers' concern.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,11 @@ EMBED_BATCH = 300
 ProgressCallback = Callable[[str, int, int, str], None]
 """Called with the phase, units done, units in total, and the name of the unit."""
 
+ChunkText = tuple[tuple[str, ...], str]
+"""The headings and the text of a chunk, of which its vector is made."""
+
+KnownVectors = Callable[[Sequence[ChunkText]], Mapping[ChunkText, Sequence[float]]]
+
 
 def ignore_progress(phase: str, done: int, total: int, unit: str) -> None:
     """Progress callback that does nothing."""
@@ -34,7 +39,8 @@ def ignore_progress(phase: str, done: int, total: int, unit: str) -> None:
 
 @dataclass(frozen=True)
 class Indexer:
-    """Writer of documents into one index of a collection, with one embedding model. ``usage`` counts the tokens that it embeds."""
+    """Writer of documents into one index of a collection, with one embedding model. ``usage`` counts the tokens that it embeds, and
+    ``known_vectors`` finds vectors that this model has made before."""
 
     index: str
     collection: Collection
@@ -42,6 +48,7 @@ class Indexer:
     settings: Settings
     search_index: SearchIndex
     usage: Usage = field(default_factory=Usage)
+    known_vectors: KnownVectors | None = None
 
     @property
     def files(self) -> DocumentFiles:
@@ -96,10 +103,7 @@ class Indexer:
             if batch[-1].position < done:
                 continue
             check()
-            with self.slots.borrow_idle() as borrowed:
-                texts = [self._embedding_input(chunk) for chunk in batch]
-                vectors = self.embedder.embed_texts(texts, role="passage", shares=1 + borrowed)
-            self.usage.embedding_tokens += sum(map(self.embedder.count_tokens, texts))
+            vectors = self._embed(batch)
             check()
             self.search_index.put_vectors(self.index, document.id, [chunk.position for chunk in batch], vectors)
             done = batch[-1].position + 1
@@ -149,6 +153,18 @@ class Indexer:
             chunk_overlap_tokens=self.collection.chunk_overlap_tokens,
         )
         write_index_state(self.files, document.id, state)
+
+    def _embed(self, batch: Sequence[Chunk]) -> list[Sequence[float]]:
+        """The vectors of some chunks: those that are known, and new ones for the others."""
+        keys = [(tuple(chunk.headings), chunk.text) for chunk in batch]
+        known = self.known_vectors(keys) if self.known_vectors is not None else {}
+        texts = [self._embedding_input(chunk) for chunk, key in zip(batch, keys, strict=True) if key not in known]
+        made: Iterator[Sequence[float]] = iter(())
+        if texts:
+            with self.slots.borrow_idle() as borrowed:
+                made = iter(self.embedder.embed_texts(texts, role="passage", shares=1 + borrowed))
+            self.usage.embedding_tokens += sum(map(self.embedder.count_tokens, texts))
+        return [known[key] if key in known else next(made) for key in keys]
 
     def _embedding_input(self, chunk: Chunk) -> str:
         """The text of a chunk under its headings, or the text alone if the model could not read both to the end."""

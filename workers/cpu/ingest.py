@@ -22,6 +22,7 @@ from shared.settings import Settings
 from shared.tracing import span
 from workers.cpu.cpu_slots import machine_cpu_slots
 from workers.cpu.indexer import Indexer, read_parsed_pages
+from workers.cpu.move import move, source_vectors
 from workers.cpu.ocr.installation import LANGUAGES_SETTING
 from workers.cpu.ocr.ocr_pages import OcrPages, OcrSettings
 from workers.cpu.ocr.recognizer import OcrLimits
@@ -53,7 +54,8 @@ def ingest(
     The result has ``document_id``, ``status``, ``pages``, ``chunks``, ``reason`` (pages without text, or None), ``removed_lines``
     (headers and footers that were left out), ``replaced`` (the id of the version that it replaced, or None) and ``timings`` in seconds. A long document returns to its queue after a turn if
     ``must_give_way``; the next attempt continues where this one stopped. Raises DocumentRejected, whose code is the document's
-    final status, AttemptStopped (``cancel``) if the document was deleted, and IndexUnavailable when another attempt may succeed. A
+    final status, AttemptStopped (``cancel``) if the document was deleted, and IndexUnavailable when another attempt may succeed. With
+    ``spec["moved_from"]``, the id of a collection, the document is first moved from there into ``spec["collection_id"]``. A
     deletion that begins later may make it raise anything; ``raise_if_deleted`` recognises that.
     """
     document_id, collection_id = attempt.spec["document_id"], attempt.spec["collection_id"]
@@ -62,8 +64,11 @@ def ingest(
     except NotFound:
         _remove_traces(document_id, collection_id, settings, search_index)
         raise AttemptStopped("cancel") from None
+    if "moved_from" in attempt.spec:
+        document = move(attempt, document, documents, DocumentFiles(settings.documents_dir))
     ingestion = _Ingestion(attempt, document, documents, settings, embedders, search_index, must_give_way)
     if document.status == "ready":  # an earlier attempt finished the work and died before it could end the job
+        ingestion.leave_source()
         replaced = ingestion.remove_replaced()
         chunks = ingestion.ensure_in_current_index(document.chunks)
         return _result(document.id, document.pages, chunks, document.reason, replaced, {})
@@ -74,8 +79,9 @@ def raise_if_deleted(attempt: AttemptHandle, documents: Documents, settings: Set
     """Remove what an attempt has written, and raise AttemptStopped (``cancel``), if its document or collection was deleted."""
     document_id, collection_id = attempt.spec["document_id"], attempt.spec["collection_id"]
     try:
+        # It may be in another collection than when this job was submitted.
+        collection_id = documents.get(attempt.job.owner, document_id, hidden=True).collection_id
         documents.collection_by_id(collection_id, hidden=True)
-        documents.get(attempt.job.owner, document_id, hidden=True)
     except NotFound:
         _remove_traces(document_id, collection_id, settings, search_index)
         raise AttemptStopped("cancel") from None
@@ -124,6 +130,7 @@ class _Ingestion:
                 chunks = self._index(indexer := latest)
             self._require_current(self._finish_ready(summary, chunks))
             indexer.forget_progress(self._document.id)
+            self.leave_source()
             replaced = self.remove_replaced()
             chunks = self.ensure_in_current_index(chunks)
             return _result(
@@ -166,11 +173,17 @@ class _Ingestion:
             self._files.remove(replaced)
         return replaced
 
+    def leave_source(self) -> None:
+        """Remove the document from the index of the collection that it was moved from. Raises IndexUnavailable."""
+        if "moved_from" in self._attempt.spec:
+            self._search_index.remove_from_collection(self._attempt.spec["moved_from"], self._document.id)
+
     def _remove_vectors(self) -> None:
         """Remove what the index has of a document that will not become ready. What was parsed stays, for a retry."""
         if self._documents.statuses([self._document.id]).get(self._document.id) == "ready":
             return
         try:
+            self.leave_source()
             self._search_index.remove_from_collection(self._document.collection_id, self._document.id)
         except IndexUnavailable as error:
             logger.warning("document %s: its vectors stay, as %s", self._document.id, error.message)
@@ -187,7 +200,8 @@ class _Ingestion:
             self._raise_deleted()
         except EmbeddingModelMismatch as error:
             raise DocumentRejected(error.message, code="failed") from error
-        return Indexer(collection.index, collection, embedder, self._settings, self._search_index, self._attempt.usage)
+        reuse = source_vectors(self._attempt.spec, self._document, embedder, self._documents, self._search_index)
+        return Indexer(collection.index, collection, embedder, self._settings, self._search_index, self._attempt.usage, reuse)
 
     def _index(self, indexer: Indexer) -> int:
         """Chunk, embed and index the document; return its number of chunks."""
@@ -347,6 +361,7 @@ class _Ingestion:
             raise DocumentRejected("Another attempt is working on the document.", code="superseded")
 
     def _raise_deleted(self) -> NoReturn:
+        self.leave_source()
         _remove_traces(self._document.id, self._document.collection_id, self._settings, self._search_index)
         # The document was deleted on purpose, so its job is cancelled and has not failed.
         raise AttemptStopped("cancel")

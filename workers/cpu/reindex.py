@@ -189,7 +189,7 @@ class _Reindex:
             document = self._documents.get(owner, document_id, hidden=True)
         except NotFound:
             return None
-        return document if document.status == "ready" else None
+        return document if document.status == "ready" and document.collection_id == self._collection_id else None
 
     def _drop_old(self, index: str) -> None:
         """Delete an index that is searched no more. One that is damaged may refuse; the check of collections finds it."""

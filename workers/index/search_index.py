@@ -67,11 +67,11 @@ class SearchIndex:
         if stale_vectors_from is not None:
             self._vectors.remove_vectors(index, attributes.id, from_position=stale_vectors_from)
 
-        def read_metadata() -> Mapping[str, Any] | None:
+        def read_latest() -> tuple[str, Mapping[str, Any]] | None:
             document = self._documents.find(attributes.id)
-            return None if document is None else document.metadata
+            return None if document is None else (document.name, document.metadata)
 
-        self._texts.put_document(index, attributes, chunks, read_metadata=read_metadata)
+        self._texts.put_document(index, attributes, chunks, read_latest=read_latest)
 
     def remove_from_collection(self, collection_id: str, document_id: str, *, position: int | None = None) -> None:
         """Remove a document, or the chunk at ``position``, from every index of its collection.
@@ -138,6 +138,10 @@ class SearchIndex:
     def read_vectors(self, index: str) -> Iterator[tuple[list[ChunkRef], bytes]]:
         """All vectors of an index, as ``VectorStore.read_vectors`` returns them."""
         return self._vectors.read_vectors(index)
+
+    def vectors_at(self, index: str, document_id: str, positions: Sequence[int]) -> dict[int, Sequence[float]]:
+        """The vectors of a document's chunks at these positions, as far as they exist."""
+        return self._vectors.vectors_at(index, document_id, positions)
 
     def text_counts(self, index: str) -> dict[str, int]:
         """Number of chunks with text, by document id."""

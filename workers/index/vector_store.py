@@ -189,6 +189,21 @@ class VectorStore:
             if refs:
                 yield refs, vectors
 
+    def vectors_at(self, index: str, document_id: str, positions: Sequence[int]) -> dict[int, Sequence[float]]:
+        """The vectors of a document's chunks at these positions, as far as they exist."""
+        ids = [_vector_id((document_id, position)) for position in positions]
+
+        def vectors(client: Any) -> dict[int, Sequence[float]]:
+            collection = _existing_collection(client, index)
+            found: dict[int, Sequence[float]] = {}
+            for first in range(0, len(ids) if collection is not None else 0, BATCH):
+                page = collection.get(ids=ids[first : first + BATCH], include=["embeddings"])
+                pairs = zip(page["ids"], page["embeddings"], strict=True)
+                found |= {int(id.rpartition(":")[2]): vector.tolist() for id, vector in pairs}
+            return found
+
+        return self._send(vectors) if ids else {}
+
     def _send(self, request: Callable[[Any], T]) -> T:
         """Send a request. Retry while a collection that was just created has no files yet."""
         pause = 0.05

@@ -9,8 +9,9 @@ from typing import Any
 
 from shared.documents.descriptions import remove_description
 from shared.documents.files import DocumentFiles
+from shared.documents.models import IN_PROGRESS
 from shared.documents.store import Documents
-from shared.errors import NotFound
+from shared.errors import IndexUnavailable, NotFound
 from shared.settings import Settings
 from workers.index.search_index import SearchIndex
 from workers.io.chunk_redaction import redact_chunk
@@ -26,7 +27,11 @@ def delete(attempt: AttemptHandle, documents: Documents, settings: Settings, sea
     files = DocumentFiles(settings.documents_dir)
     collection_id, document_id = attempt.spec["collection_id"], attempt.spec.get("document_id")
     if document_id is not None and "position" in attempt.spec:
-        collection = documents.collection_by_id(collection_id, hidden=True)
+        found = documents.find(document_id)
+        if found is not None and found.status in IN_PROGRESS:
+            raise IndexUnavailable(f"Document {document_id} is being moved to another collection.")
+        # It may have been moved since this job was submitted.
+        collection = documents.collection_by_id(found.collection_id if found else collection_id, hidden=True)
         left = redact_chunk(files, search_index, collection, document_id, attempt.spec["position"])
         if left is None:
             return {"deleted": True, "chunks": 0}
@@ -35,8 +40,11 @@ def delete(attempt: AttemptHandle, documents: Documents, settings: Settings, sea
     if document_id is not None:
         # First of all: should Redis lose this job, nothing may make the record again.
         remove_description(files, document_id)
+        found = documents.find(document_id)
         documents.remove(document_id, collection_id)
-        search_index.remove_from_collection(collection_id, document_id)
+        # It may have been moved since this job was submitted, or a worker died while it moved it.
+        for each in {collection_id, *((found.collection_id, found.moved_from) if found else ())} - {""}:
+            search_index.remove_from_collection(each, document_id)
         files.remove(document_id)
         return {"deleted": True, "documents": 1}
     # The API drops the record after it has submitted this job, which hides the collection immediately, but may die in between.

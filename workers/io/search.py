@@ -171,7 +171,9 @@ class _Searcher:
             result = find(limit)
             if not result.chunks:  # a missing index looks like one in which nothing matches
                 self._search_index.require_index(self._collection)
-            self._names |= self._documents.ready_names({chunk.document_id for chunk in result.chunks} - self._names.keys())
+            unknown = {chunk.document_id for chunk in result.chunks} - self._names.keys()
+            # The index of a collection may still have chunks of a document that was moved to another one.
+            self._names |= self._documents.ready_names(unknown, self._collection.id)
             visible = [chunk for chunk in result.chunks if chunk.document_id in self._names]
             self._hidden |= {chunk.chunk_ref for chunk in result.chunks if chunk.document_id not in self._names}
             if len(visible) >= count or result.exhausted:

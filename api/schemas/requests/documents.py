@@ -1,11 +1,12 @@
-"""The URLs from which documents are fetched, and the metadata that an upload may attach to its documents."""
+"""Changes of documents, the URLs from which they are fetched, and the metadata that an upload may attach to them."""
 
 from typing import Annotated
 
-from pydantic import Field, RootModel, Strict, StringConstraints
+from pydantic import AfterValidator, Field, RootModel, Strict, StringConstraints
 
-from api.schemas.requests.fields import NotBefore, RequestModel, Url
+from api.schemas.requests.fields import NotBefore, RequestModel, Url, check_not_blank
 from api.schemas.requests.webhooks import JobWebhook
+from shared.documents.models import COLLECTION_NAME, MAX_NAME_LENGTH
 from shared.jobs.concurrency_fields import ConcurrencyFields
 from shared.jobs.start_time import DESCRIPTION as START_TIME
 from shared.jobs.start_time import describe_start_time
@@ -25,6 +26,23 @@ class DocumentMetadata(RootModel[dict[MetadataName, MetadataValue]]):
     """Metadata of a document; searches can filter by it."""
 
     root: dict[MetadataName, MetadataValue] = Field(max_length=32)
+
+
+class DocumentChanges(RequestModel):
+    """Changes of a document."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH), AfterValidator(check_not_blank)] = Field(
+        description="the new file name, which no other document of the collection may have"
+    )
+
+
+class DocumentMove(RequestModel):
+    """Where a document is moved."""
+
+    collection: Annotated[str, StringConstraints(pattern=f"^{COLLECTION_NAME.pattern}$")] = Field(
+        description="an existing collection"
+    )
+    webhook: JobWebhook | None = None
 
 
 class DocumentUrls(ConcurrencyFields, RequestModel):

@@ -11,7 +11,8 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL_LENGTH)]
 
 
-def _check_not_blank(value: str) -> str:
+def check_not_blank(value: str) -> str:
+    """The value unchanged. Raises ValueError if it is white space alone."""
     if not value.strip():
         raise ValueError("must have more than white space")
     return value
@@ -20,7 +21,7 @@ def _check_not_blank(value: str) -> str:
 Query = Annotated[
     str,
     StringConstraints(min_length=1, max_length=20_000),
-    AfterValidator(_check_not_blank),
+    AfterValidator(check_not_blank),
     Field(json_schema_extra={"pattern": r"\S"}),
 ]
 JobMetadata = dict[

@@ -93,6 +93,14 @@ class DocumentList(ListPage[Document]):
     pass
 
 
+class DocumentCounts(ResponseModel):
+    """Numbers of documents by their status; statuses without documents are left out."""
+
+    object: Literal["document_counts"]
+    status: dict[DocumentStatus, int]
+    total: int
+
+
 class Chunk(ResponseModel):
     """A piece of a document as it is indexed. ``text`` is exactly the characters from ``start`` to ``end`` of its page."""
 

@@ -2,7 +2,7 @@
 -- Uses: document
 -- Flags: allow-oom
 -- Arguments: id, job, attempt, changes{}
--- Keys: document:<id>, counts
+-- Keys: document:<id>; collection:<id>:status; counts
 -- Returns 'ok', 'gone' when the document was deleted, or 'stale' when another job or a later attempt has it.
 -- Promise: a result other than 'ok' writes nothing. Sent twice, it writes the same fields again.
 

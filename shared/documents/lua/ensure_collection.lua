@@ -13,6 +13,6 @@ local most = limit_of(owner, 'collections', limit)
 if redis.call('HLEN', names) >= most then return { '', digits(most) } end
 redis.call('HSET', names, name, id)
 redis.call('HSET', collection_key(id), 'id', id, 'owner', owner, 'name', name, 'embedding_model', embedding_model,
-  'index', id, 'created_at', timestamp)
+  'index', id, 'created_at', timestamp, 'statuses_indexed', 1)
 set_fields(collection_key(id), options)
 return { id, '' }

@@ -3,7 +3,7 @@
 -- Uses: document
 -- Flags: allow-oom
 -- Arguments: id, collection, job, attempt, changes{}
--- Keys: counts; document:<id>; collection:<id>:current, sha256 and texts; the documents that are replaced, or have the same text
+-- Keys: counts; document:<id>; collection:<id>:status, current, sha256 and texts; the documents that are replaced, or have the same text
 -- Returns 'ok'; 'replaced' when a newer version is ready already, so that this one can never be searched; 'gone' when the
 -- document was deleted; 'stale' when another job or a later attempt has it, or when
 -- it is hidden until it is deleted.
@@ -27,6 +27,7 @@ if current and current ~= id then
       write_document_as(id, attempt, changes)
       return 'replaced'
     end
+    index_new_status(current, 'replaced')
     redis.call('HSET', document_key(current), 'status', 'replaced', 'reason', 'It was replaced by ' .. id .. '.',
       'updated_at', timestamp)
     if redis.call('HGET', digests_key, other.sha256) == current then redis.call('HDEL', digests_key, other.sha256) end

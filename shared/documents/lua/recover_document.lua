@@ -3,7 +3,7 @@
 -- Arguments: id, collection, sha256, name, file, version:number, record{}
 --   file is the file of /v1/files that the document was made from, else empty.
 --   record has the other fields of the document.
--- Keys: collection:<id> with its documents, files, sha256, latest; document:<id>; owner:<owner>:stored; data
+-- Keys: collection:<id> with its documents, status, files, sha256, latest; document:<id>; owner:<owner>:stored; data
 -- Returns {'recovered', ''}; {'exists', ''}; {'gone', ''} when there is no such collection; {'duplicate', id} when another document
 -- of the collection has the same bytes and is in progress or ready.
 -- Promise: sent twice, it writes once. Limits of owners do not apply, as the document was counted before.
@@ -26,6 +26,7 @@ end
 change_stored(record.owner, { documents = 1, bytes = record.size })
 count_change()
 redis.call('ZADD', key .. ':documents', 0, id)
+index_status(id, collection, nil, 'uploaded')
 redis.call('HSET', key .. ':sha256', sha256, id)
 local latest = redis.call('HGET', key .. ':latest', name)
 if not latest or tonumber(document_fields(latest, 'version').version or 0) <= version then

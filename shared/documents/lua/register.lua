@@ -5,7 +5,7 @@
 --   file has the same bytes.
 --   replace is 1 if the document may become the next version of another one with its name, else 0; document_limit and byte_limit
 --   are for owners without limits of their own; record has further fields of the new document.
--- Keys: collection:<id> with its documents, files, sha256, latest and current; document:<new id>; owner:<owner>:stored and limits; data
+-- Keys: collection:<id> with its documents, status, files, sha256, latest and current; document:<new id>; owner:<owner>:stored and limits; data
 -- Returns {'registered', the id of the document that holds the bytes, or is made from the file (the new one, or an earlier one that is
 -- in progress or ready)}, {'gone'} when the collection is, {'name_taken', the document with the name that may not be replaced}, or
 -- {'documents' | 'stored_bytes', the limit that the new document would exceed}.
@@ -58,6 +58,7 @@ end
 change_stored(record.owner, { documents = 1, bytes = record.size })
 count_change()
 redis.call('ZADD', key .. ':documents', 0, id)
+index_status(id, collection, nil, 'uploaded')
 redis.call('HSET', key .. ':sha256', sha256, id)
 redis.call('HSET', key .. ':latest', name, id)
 return { 'registered', id }

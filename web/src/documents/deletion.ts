@@ -6,38 +6,10 @@ import type { Document } from "../types.ts";
 import { go, href } from "../router.ts";
 import { loadCollections } from "../store.ts";
 import { attempt, toast } from "../ui/basics.tsx";
-import { leaving } from "../ui/undo.ts";
-import { count, isUnfinished, problem } from "../words.ts";
+import { count, isUnfinished } from "../words.ts";
+import { each, hide, path, tell, UNDO_SECONDS } from "./bulk.ts";
 
-const LANES = 4;
-const UNDO_SECONDS = 30;
-
-const path = ({ id }: Document) => `/documents/${id}`;
 const waiting = new Set<Document>();
-
-function hide(documents: Iterable<Document>, gone: boolean): void {
-  const next = new Set(leaving.value);
-  for (const one of documents) gone ? next.add(path(one)) : next.delete(path(one));
-  leaving.value = next;
-}
-
-/** Calls `act` for each document, a few at a time; returns those that failed with their errors. */
-async function each(documents: Document[], act: (one: Document) => Promise<unknown>): Promise<Map<Document, ApiError>> {
-  const queue = [...documents];
-  const failed = new Map<Document, ApiError>();
-  const lane = async () => {
-    for (let one = queue.shift(); one !== undefined; one = queue.shift()) {
-      try {
-        await act(one);
-      } catch (error) {
-        if (!(error instanceof ApiError)) throw error;
-        failed.set(one, error);
-      }
-    }
-  };
-  await Promise.all(Array.from({ length: LANES }, lane));
-  return failed;
-}
 
 /** Repeats the job that was reading a document, which its deletion has cancelled. */
 async function readAgain({ job_id: job }: Document): Promise<void> {
@@ -48,11 +20,6 @@ async function readAgain({ job_id: job }: Document): Promise<void> {
     // The cancel came too late, and the document is ready; or the job takes long to stop, and the list offers to read it again.
     if (!(error instanceof ApiError && error.status === 409)) throw error;
   }
-}
-
-function tell(failed: Map<Document, ApiError>, words: string): void {
-  const [first] = failed;
-  if (first) toast(`${words}: ${first[0].name}${failed.size > 1 ? ` and ${count(failed.size - 1, "other")}` : ""}. ${problem(first[1])}`, { bad: true });
 }
 
 /** Deletes documents and offers to take it back. `after` is called when the server's lists have changed. */

@@ -9,6 +9,7 @@ import { go, href } from "../router.ts";
 import type { Chunk, Document, Job, List, PageBox, PageText } from "../types.ts";
 import { attempt, copyText, DocumentState, Icon, IconButton, Problem, Sheet, Time, toast } from "../ui/basics.tsx";
 import { bytes, count, documentReason, documentStatus, isAmiss, isUnfinished, problem, waitReason } from "../words.ts";
+import { ChangeDialog } from "./change.tsx";
 import { deleteDocuments } from "./deletion.ts";
 import { download } from "./download.ts";
 import { PagePicture, usePicture } from "./page_picture.tsx";
@@ -25,6 +26,7 @@ export function DocumentSheet({ id, collection }: { id: string; collection: stri
   const one = data.value;
   const job = useResource(one && isUnfinished(one.status) ? `job ${one.job_id}` : null, (signal) => call<Job>("GET", `/jobs/${one!.job_id}`, { signal }), 2);
   const asking = useSignal(false);
+  const changing = useSignal(false);
   const again = () => attempt(async () => {
     await call("POST", `/jobs/${one!.job_id}/retry`, { json: {} });
     reload();
@@ -47,6 +49,7 @@ export function DocumentSheet({ id, collection }: { id: string; collection: stri
             <button type="button" class="small" onClick={() => void attempt(() => download(`/documents/${one.id}/file`, one.name))}><Icon of={Download} size={14} />Download</button>
             <a class="button small" href={href("jobs", one.job_id)}>Job</a>
             <button type="button" class="small" onClick={() => { void copyText(one.id); toast("The id is copied."); }}>Copy id</button>
+            <button type="button" class="small" onClick={() => (changing.value = true)}>Rename or move</button>
             <button type="button" class="small danger" onClick={remove}>Delete</button>
           </div>
           {waiting?.status === "queued" && <p class="notice">{documentStatus(one.status)}{waiting.queue_position ? `: number ${waiting.queue_position} in line` : ""}{waiting.waiting_for ? `, waiting ${waitReason(waiting.waiting_for)}` : ""}.</p>}
@@ -54,6 +57,7 @@ export function DocumentSheet({ id, collection }: { id: string; collection: stri
           <Facts document={one} />
           {one.problems.length > 0 && <details class="notice"><summary>{count(one.problems.length, "remark")} about its pages</summary><ul>{one.problems.map((remark) => <li key={remark.pages + remark.text}>Page {remark.pages}: {remark.text}</li>)}</ul></details>}
           {one.status === "ready" && one.pages > 0 && <Viewer document={one} />}
+          {changing.value && <ChangeDialog documents={[one]} onClose={() => (changing.value = false)} after={() => { reload(); refresh(); }} />}
           {asking.value && <PasswordDialog document={one} onClose={() => (asking.value = false)} onSent={() => { reload(); refresh(); }} />}
         </>
       )}

@@ -1,18 +1,19 @@
 // Documents: the collections, the documents of one of them, uploads and search.
 
 import { useSignal } from "@preact/signals";
-import { FolderUp, Plus, RotateCcw, Settings2, Trash2, Upload as UploadIcon, X } from "lucide";
+import { FolderUp, Pencil, Plus, RotateCcw, Settings2, Trash2, Upload as UploadIcon, X } from "lucide";
 import { useEffect, useRef } from "preact/hooks";
 import { ApiError, call } from "../api.ts";
 import { signIn } from "../key.ts";
 import { remembered, refreshes, useResource } from "../resource.ts";
 import { go, href, query, segments, setQuery } from "../router.ts";
 import { collections, loadCollections, loadModels, models } from "../store.ts";
-import type { Collection, Document, Job, List } from "../types.ts";
+import type { Collection, Document, DocumentCounts, Job, List } from "../types.ts";
 import { attempt, confirmed, Dialog, DocumentState, Empty, Icon, IconButton, Problem, Time, toast } from "../ui/basics.tsx";
 import { leaving } from "../ui/undo.ts";
 import { VirtualRows } from "../ui/virtual.tsx";
-import { bytes, count, documentReason, isAmiss, isUnfinished, number, problem, roughly } from "../words.ts";
+import { bytes, count, DOCUMENT_STATUSES, documentReason, documentStatus, isAmiss, isUnfinished, number, problem, roughly } from "../words.ts";
+import { ChangeDialog } from "./change.tsx";
 import { deleteCollection, deleteDocuments } from "./deletion.ts";
 import { DocumentSheet } from "./document_sheet.tsx";
 import { PasswordDialog } from "./password.tsx";
@@ -123,11 +124,28 @@ function CollectionDialog({ onClose, existing }: { onClose: () => void; existing
   );
 }
 
-/** All documents of a collection: pages are loaded one after another, and later only those that change. */
-function useDocuments(name: string, exists: boolean | null) {
-  return useResource<Document[]>(exists === null ? null : `documents ${name} ${exists}`, async (signal, before) => {
-    if (!exists) return [];
-    const path = `/collections/${encodeURIComponent(name)}/documents?limit=`;
+interface Shelf {
+  documents: Document[];
+  /** Of all documents, whatever is listed. */
+  counts: Record<string, number>;
+}
+
+/** The statuses that a filter stands for: all, ready, working, amiss, or one status. */
+function statusesOf(state: string): string[] {
+  if (state === "working") return DOCUMENT_STATUSES.filter(isUnfinished);
+  if (state === "amiss") return DOCUMENT_STATUSES.filter(isAmiss);
+  return DOCUMENT_STATUSES.includes(state) ? [state] : [];
+}
+
+/** The documents of a collection in a state: pages are loaded one after another, and later only those that change. */
+function useDocuments(name: string, exists: boolean | null, state: string) {
+  return useResource<Shelf>(exists === null ? null : `documents ${name} ${exists} ${state}`, async (signal, shelf) => {
+    if (!exists) return { documents: [], counts: {} };
+    const root = `/collections/${encodeURIComponent(name)}/documents`;
+    const { status: counts } = await call<DocumentCounts>("GET", `${root}/counts`, { signal });
+    const filter = statusesOf(state);
+    const path = `${root}?${filter.map((status) => `status=${status}&`).join("")}limit=`;
+    const before = shelf?.documents ?? null;
     const known = new Map((before ?? []).map((one) => [one.id, one]));
     const fresh: Document[] = [];
     let after = "";
@@ -137,13 +155,13 @@ function useDocuments(name: string, exists: boolean | null) {
       const page = new Set(part.data.map(({ id }) => id));
       // Beyond a page that was known whole, and with no document under way, nothing has changed.
       const rest = (before ?? []).slice(fresh.length);
-      const unchanged = before !== null && part.data.every(({ id }) => known.has(id)) && before.length >= fresh.length
+      const unchanged = before !== null && filter.length === 0 && part.data.every(({ id }) => known.has(id)) && before.length >= fresh.length
         && before.slice(0, fresh.length).every(({ id }, place) => fresh[place]!.id === id) && !rest.some(({ id, status }) => !page.has(id) && isUnfinished(status));
-      if (unchanged) return [...fresh, ...rest];
-      if (!part.has_more || part.next === null || fresh.length >= MOST) return fresh;
+      if (unchanged) return { documents: [...fresh, ...rest], counts };
+      if (!part.has_more || part.next === null || fresh.length >= MOST) return { documents: fresh, counts };
       after = `&after=${encodeURIComponent(part.next)}`;
     }
-  }, (data) => (data.some(({ status }) => isUnfinished(status)) ? Math.max(LOOK_SECONDS, data.length / 200) : 0));
+  }, ({ documents, counts }) => (Object.keys(counts).some(isUnfinished) ? Math.max(LOOK_SECONDS, documents.length / 200) : 0));
 }
 
 type Order = "name" | "status" | "pages" | "chunks" | "size" | "created_at";
@@ -156,13 +174,15 @@ const VALUES: Record<Order, (one: Document) => string | number> = {
   created_at: (one) => one.created_at,
 };
 const narrow = matchMedia("(max-width: 640px)");
-const COLUMNS = "28px minmax(160px, 1fr) 140px 56px 64px 70px 100px 104px";
+const COLUMNS = "28px minmax(160px, 1fr) 140px 56px 64px 70px 100px 140px";
 
 function CollectionView({ name, collection }: { name: string; collection: Collection | null }) {
-  const { data, error, reload } = useDocuments(name, collections.value === null ? null : collection !== null);
+  const state = query.value.get("state") ?? "";
+  const { data, error, reload } = useDocuments(name, collections.value === null ? null : collection !== null, state);
   const selected = useSignal<ReadonlySet<string>>(new Set());
   const settings = useSignal(false);
   const passwordFor = useSignal<Document | null>(null);
+  const changing = useSignal<Document[] | null>(null);
   const small = useSignal(narrow.matches);
   useEffect(() => {
     const changed = () => (small.value = narrow.matches);
@@ -170,18 +190,24 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
     return () => narrow.removeEventListener("change", changed);
   }, []);
   const text = query.value.get("name") ?? "";
-  const state = query.value.get("state") ?? "";
   const order = (query.value.get("sort") ?? "-created_at") as Order | `-${Order}`;
   const search = query.value.get("q") ?? "";
-  const all = (data.value ?? []).filter(({ id }) => !leaving.value.has(`/documents/${id}`));
-  const amiss = all.filter(({ status }) => isAmiss(status)).length;
-  const working = all.filter(({ status }) => isUnfinished(status)).length;
-  const ready = all.length - amiss - working;
+  const gone = (one: Document) => leaving.value.has(`/documents/${one.id}`);
+  const listed = data.value?.documents ?? [];
+  const counts = { ...data.value?.counts };
+  for (const one of listed.filter(gone)) counts[one.status] = (counts[one.status] ?? 0) - 1;
+  const sum = (statuses: string[]) => statuses.reduce((total, status) => total + Math.max(0, counts[status] ?? 0), 0);
+  const total = sum(Object.keys(counts));
+  const [ready, working, amiss] = [sum(["ready"]), sum(statusesOf("working")), sum(statusesOf("amiss"))];
+  // One kind of trouble is what "Need attention" lists.
+  const troubles = statusesOf("amiss").filter((status) => (counts[status] ?? 0) > 0);
+  const chips: [string, string, number][] = [["", "All", total], ["ready", "Ready", ready], ["working", "Being read", working], ["amiss", "Need attention", amiss]];
+  if (troubles.length > 1 || troubles.includes(state)) for (const status of troubles) chips.push([status, documentStatus(status), counts[status]!]);
   const field = order.replace("-", "") as Order;
   const sign = order.startsWith("-") ? -1 : 1;
   const value = VALUES[field] ?? VALUES.created_at;
-  const list = all
-    .filter((one) => (!text || one.name.toLowerCase().includes(text.toLowerCase())) && (!state || (state === "ready" ? one.status === "ready" : state === "working" ? isUnfinished(one.status) : isAmiss(one.status))))
+  const list = listed
+    .filter((one) => !gone(one) && (!text || one.name.toLowerCase().includes(text.toLowerCase())))
     .sort((a, b) => sign * (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0));
   const chosen = list.filter(({ id }) => selected.value.has(id));
 
@@ -196,7 +222,7 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
     reload();
   });
   const removeAll = async () => {
-    if (!(await confirmed(`Delete the collection ${name} and its ${count(collection?.documents ?? all.length, "document")}? It can be taken back for a minute.`, "Delete collection"))) return;
+    if (!(await confirmed(`Delete the collection ${name} and its ${count(collection?.documents ?? total, "document")}? It can be taken back for a minute.`, "Delete collection"))) return;
     await attempt(async () => {
       await deleteCollection(name);
       go(href("documents"));
@@ -217,7 +243,7 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
     <section class="view" aria-label={`Collection ${name}`}>
       <div class="view-head">
         <h1>{name}</h1>
-        {data.value !== null && all.length > 0 && (
+        {total > 0 && (
           <span class="hint" role="status">{count(ready, "ready", "ready")}{working > 0 ? ` · ${number(working)} being read` : ""}{amiss > 0 ? ` · ${number(amiss)} ${amiss === 1 ? "needs" : "need"} attention` : ""}</span>
         )}
         {collection && <button type="button" class="quiet" onClick={() => (settings.value = true)}><Icon of={Settings2} />Settings</button>}
@@ -228,12 +254,12 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
       <Problem error={error.value} />
       <SearchForm key={search} text={search} collection={name} />
       {search && <SearchHits collection={name} text={search} />}
-      {!search && data.value !== null && all.length === 0 && <Empty><h2>Nothing here yet</h2><p>Drop files or a folder above. As soon as they are read you can search them here, and choose “{name}” in the chat to get answers with citations.</p></Empty>}
-      {!search && all.length > 0 && (
+      {!search && data.value !== null && total === 0 && <Empty><h2>Nothing here yet</h2><p>Drop files or a folder above. As soon as they are read you can search them here, and choose “{name}” in the chat to get answers with citations.</p></Empty>}
+      {!search && total > 0 && (
         <>
           <div class="bar filters" tabIndex={-1}>
             <input type="search" class="filter" aria-label="Filter by name" placeholder="Filter by name" value={text} onInput={(event) => setQuery({ name: event.currentTarget.value })} />
-            {([["", "All", all.length], ["ready", "Ready", ready], ["working", "Being read", working], ["amiss", "Need attention", amiss]] as const).map(([value, words, many]) => (
+            {chips.map(([value, words, many]) => (
               <button key={value} type="button" class="chip" aria-pressed={state === value} onClick={() => setQuery({ state: value })}>{words} <b>{number(many)}</b></button>
             ))}
           </div>
@@ -241,10 +267,12 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
             <div class="selection" role="group" aria-label="Selection">
               <span>{number(chosen.length)} selected</span>
               <button type="button" class="small" disabled={!chosen.some(({ status }) => isAmiss(status))} onClick={() => { void retry(chosen.filter(({ status }) => isAmiss(status))); selected.value = new Set(); }}>Read again</button>
+              <button type="button" class="small" onClick={() => (changing.value = chosen)}>{chosen.length === 1 ? "Rename or move" : "Move"}</button>
               <button type="button" class="small danger" onClick={() => remove(chosen)}>Delete</button>
               <IconButton icon={X} label="Select nothing" onClick={() => (selected.value = new Set())} />
             </div>
           )}
+          {list.length === 0 && <Empty><p>No document matches these filters.</p></Empty>}
           <VirtualRows count={list.length} height={small.value ? 92 : 40} columns={8} label="Documents"
             head={
               <div class="grid-head" role="row" style={{ "--columns": COLUMNS } as any}>
@@ -260,6 +288,7 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
                 <span role="cell" class="row-actions">
                   {one.status === "encrypted" && <button type="button" class="small" onClick={() => (passwordFor.value = one)}>Password</button>}
                   {isAmiss(one.status) && one.status !== "encrypted" && <IconButton icon={RotateCcw} label={`Read ${one.name} again`} onClick={() => void retry([one])} />}
+                  <IconButton icon={Pencil} label={`Rename or move ${one.name}`} aria-haspopup="dialog" onClick={() => (changing.value = [one])} />
                   <IconButton icon={Trash2} label={`Delete ${one.name}`} onClick={() => remove([one])} />
                 </span>
               );
@@ -279,6 +308,7 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
         </>
       )}
       {settings.value && collection && <CollectionDialog existing={collection} onClose={() => (settings.value = false)} />}
+      {changing.value && <ChangeDialog documents={changing.value} onClose={() => (changing.value = null)} after={() => { selected.value = new Set(); reload(); }} />}
       {passwordFor.value && <PasswordDialog document={passwordFor.value} onClose={() => (passwordFor.value = null)} onSent={reload} />}
     </section>
   );

@@ -27,6 +27,29 @@ local function check_document_fence(document, job, attempt)
   return 'ok'
 end
 
+-- The documents of a collection with one status, sorted by id, without those that are hidden.
+local function status_key(collection, status) return collection_key(collection) .. ':status:' .. status end
+
+-- Move a document of a collection from those with one status to those with another; either may be nil.
+local function index_status(id, collection, before, after)
+  if before == after then return end
+  if before then redis.call('ZREM', status_key(collection, before), id) end
+  if after then redis.call('ZADD', status_key(collection, after), 0, id) end
+end
+
+-- Enter a document that is being given another status among those with that one. Call it before the write.
+local function index_new_status(id, after)
+  local document = document_fields(id, 'status', 'collection_id', 'delete_at')
+  if not document.delete_at then index_status(id, document.collection_id, document.status, after) end
+end
+
+-- Another document than this one, in progress or ready, that stands for a field of an index of the collection; else nil.
+local function other_holder(id, collection, index, field)
+  local other = redis.call('HGET', collection_key(collection) .. ':' .. index, field)
+  local status = other and other ~= id and document_fields(other, 'status').status
+  if status == 'ready' or IN_PROGRESS[status] then return other end
+end
+
 -- Count a document that ends, and the pages that were read since the last write.
 local function count_document(id, changes)
   local before = document_fields(id, 'status', 'pages_done')
@@ -37,6 +60,7 @@ end
 
 local function write_document_as(id, attempt, changes)
   count_document(id, changes)
+  if changes.status then index_new_status(id, changes.status) end
   redis.call('HSET', document_key(id), 'attempt', attempt, 'updated_at', timestamp)
   set_fields(document_key(id), changes)
 end
@@ -49,6 +73,12 @@ local function forget_names(id, collection)
   for index, field in pairs(indexes) do
     if field and redis.call('HGET', key .. ':' .. index, field) == id then redis.call('HDEL', key .. ':' .. index, field) end
   end
+end
+
+-- The version of a document that gets a name in a collection in which no other one is found by it.
+local function next_version(collection, name)
+  local latest = redis.call('HGET', collection_key(collection) .. ':latest', name)
+  return (latest and tonumber(document_fields(latest, 'version').version) or 0) + 1
 end
 
 -- The hidden collections of an owner by name: the last one of each name.
@@ -71,6 +101,7 @@ end
 local function fail_document(id, job, reason)
   local document = document_fields(id, 'job_id', 'status')
   if document.job_id ~= job or not IN_PROGRESS[document.status] then return end
+  index_new_status(id, 'failed')
   redis.call('HSET', document_key(id), 'status', 'failed', 'reason', reason, 'updated_at', timestamp)
   count('documents failed')
 end
@@ -79,6 +110,7 @@ end
 local function reassign_document(id, job)
   local status = document_fields(id, 'status').status
   if not status or status == 'ready' then return end
+  index_new_status(id, 'uploaded')
   redis.call('HSET', document_key(id), 'job_id', job, 'attempt', 0, 'status', 'uploaded', 'reason', '',
     'updated_at', timestamp)
 end

@@ -1,0 +1,17 @@
+-- index_statuses: enter documents of a collection that an older Enginehouse has written among those with their status, a limited number at
+-- a time.
+-- Uses: document
+-- Flags: allow-oom
+-- Arguments: collection, after, batch:number
+--   after is the last document of the call before, or empty.
+-- Keys: collection:<id>:documents and status; document:<id> of up to `batch` documents
+-- Returns the last document that was entered, or '' when no more follow.
+-- Promise: a document that is written meanwhile is entered with its newer status.
+
+local first = after == '' and '-' or '(' .. after
+local ids = redis.call('ZRANGEBYLEX', collection_key(collection) .. ':documents', first, '+', 'LIMIT', 0, batch)
+for _, id in ipairs(ids) do
+  local document = document_fields(id, 'status', 'delete_at')
+  if document.status and not document.delete_at then index_status(id, collection, nil, document.status) end
+end
+return #ids == batch and ids[#ids] or ''
