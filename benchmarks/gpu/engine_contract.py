@@ -101,26 +101,25 @@ class Checks:
     def prompt(self, tokens: int = 24) -> list[int]:
         return [self._random.randrange(self.vocabulary) for _ in range(tokens)]
 
-    def run(self, prompts: Sequence[list[int]], lengths: Sequence[int], *, cancel_after: int = 0, **options: Any) -> list[Output]:
-        """Run requests at once to their ends."""
+    def run(
+        self,
+        prompts: Sequence[list[int]],
+        lengths: Sequence[int],
+        *,
+        cancel_after: int = 0,
+        own_options: Sequence[Mapping[str, Any]] = (),
+        **options: Any,
+    ) -> list[Output]:
+        """Run requests at once to their ends. ``own_options`` are those of each request alone."""
         ids = [f"r{next(self._ids)}" for _ in prompts]
         with self._changed:
             self._outputs |= {id: Output() for id in ids}
             if cancel_after:
                 self._cancel_after |= dict.fromkeys(ids, cancel_after)
         salt = next(_salts)
-        adapters = options.pop("adapters", [""] * len(ids))
-        for id, prompt, length, adapter in zip(ids, prompts, lengths, adapters, strict=True):
-            request = GenerationRequest(
-                id,
-                prompt,
-                length,
-                options.get("stops", []),
-                cache_salt=salt,
-                adapter=adapter,
-                **{k: v for k, v in options.items() if k != "stops"},
-            )
-            self.client.submit_request(request)
+        stops = options.pop("stops", [])
+        for id, prompt, length, own in zip(ids, prompts, lengths, own_options or [{}] * len(ids), strict=True):
+            self.client.submit_request(GenerationRequest(id, prompt, length, stops, cache_salt=salt, **options, **own))
         outputs = [self._outputs[id] for id in ids]
         with self._changed:
             done = self._changed.wait_for(lambda: all(output.reason for output in outputs), PATIENCE)
@@ -197,6 +196,18 @@ class Checks:
         large = self.one(prompt, 4, temperature=1.0, seed=2**63 - 1)
         assert large.reason == "length", large.detail
         return {}
+
+    def a_deterministic_request_is_the_same_beside_others(self) -> dict[str, Any]:
+        prompt, own = self.prompt(40), {"deterministic": True, "temperature": 1.0, "seed": 9}
+        alone = self.one(prompt, 48, **own)
+        if alone.reason == "failed":
+            assert "deterministic" in alone.detail, alone.detail
+            return {"deterministic": False}
+        for others in (1, 7, IN_FLIGHT - 1):
+            prompts = [prompt, *(self.prompt(8 + 3 * number) for number in range(others))]
+            beside, *_ = self.run(prompts, [48] * len(prompts), own_options=[own, *[{}] * others])
+            assert beside.tokens == alone.tokens, f"{others} other requests changed it"
+        return {"deterministic": True}
 
     def limits_of_sampling_leave_the_most_likely_token(self) -> dict[str, Any]:
         for name, options in (("top_k", {"top_k": 1}), ("min_p", {"min_p": 1.0}), ("top_p", {"top_p": 0.0})):
@@ -284,13 +295,13 @@ class Checks:
         return {"details": details}
 
     def an_adapter_changes_its_own_requests_alone(self) -> dict[str, Any]:
-        unknown = self.one(self.prompt(), 4, adapters=["missing"])
+        unknown = self.one(self.prompt(), 4, adapter="missing")
         assert (unknown.reason, bool(unknown.detail)) == ("failed", True), unknown
         if not self.adapters:
             return {"adapters": 0}
         # The same prompt and salt for all, so that a page of one adapter would be found by another if it were shared.
         prompt, names = self.prompt(64), ["", *self.adapters]
-        alone = [self.one(prompt, 16, adapters=[name]).tokens for name in names]
+        alone = [self.one(prompt, 16, adapter=name).tokens for name in names]
         assert len(set(map(tuple, alone))) == len(names), "two adapters gave the same output"
         if self.expects_equal_tokens:
             for name, tokens in zip(names, alone, strict=True):
@@ -299,7 +310,7 @@ class Checks:
                 )
             # vLLM 0.32 on a CPU applies an adapter to requests without one that share its step, so those stay apart.
             names, alone = names[1:], alone[1:]
-        together = self.run([prompt] * len(names), [16] * len(names), adapters=names)
+        together = self.run([prompt] * len(names), [16] * len(names), own_options=[{"adapter": name} for name in names])
         if self.expects_equal_tokens:
             assert [output.tokens for output in together] == alone, "an adapter's output depends on what runs beside it"
         return {"adapters": len(self.adapters), "compared_with_merged_weights": self.expects_equal_tokens}

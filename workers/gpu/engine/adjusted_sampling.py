@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.gpu.engine.adjustments import Adjustments
+from workers.gpu.engine.adjustments import Adjustments, parameters_length
 from workers.gpu.engine.arrays import Integers
 from workers.gpu.engine.grammars import Masks
 from workers.gpu.engine.sampling import TEMPERATURE, sample_tokens
@@ -122,11 +122,11 @@ def sample_adjusted(logits: Tensor, tokens: Tensor, positions: Tensor, adjustmen
 
 
 def _sample_by_kernel(logits: Tensor, tokens: Tensor, positions: Tensor, adjustments: Adjustments, copy: Copy) -> None:
-    from workers.gpu.engine.sampling_kernel import again_length, encode_again, sample_again_on_gpu
+    from workers.gpu.engine.sampling_kernel import sample_again_on_gpu
 
     count = len(adjustments.requests)
-    encoded = np.empty(again_length(count), np.int32)
-    encode_again(adjustments, encoded, count)
+    encoded = np.empty(parameters_length(count), np.int32)
+    adjustments.write_parameters(encoded, count)
     parameters, masks = copy([encoded, adjustments.masks.ravel()])
     sample_again_on_gpu(logits, positions, tokens, parameters, masks, count)
 

@@ -17,10 +17,14 @@ from numpy.typing import NDArray
 from workers.gpu.engine.arrays import Integers, decode_arrays, encode_arrays
 from workers.gpu.engine.grammars import GrammarMatcher, MaskFiller, MaskMemory, mask_rows
 from workers.gpu.engine.messages import FinishReason, GenerationRequest
+from workers.gpu.engine.step import SAMPLING_FIELDS
 
 Floats = NDArray[np.float32]
 
 _EMPTY = np.zeros(0, np.int32)
+KERNEL_HEADER = 4
+"""Numbers before the parameters of the sampling kernel: how many requests, how many of them have a mask, the words of a mask. Aligned to 16
+bytes."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,15 @@ class Adjustments:
             self.masks[chosen[chosen < len(self.masks)]],
         )
 
+    def write_parameters(self, target: Integers, capacity: int) -> None:
+        """Write what the sampling kernel reads of at most ``capacity`` requests to ``target``, of ``parameters_length`` elements."""
+        count = len(self.requests)
+        target[:KERNEL_HEADER] = count, len(self.masks), self.masks.shape[1], 0
+        columns = target[KERNEL_HEADER : parameters_length(capacity)].reshape(-1, capacity)
+        columns[:SAMPLING_FIELDS, :count] = self.sampling
+        columns[SAMPLING_FIELDS, :count] = self.requests
+        columns[SAMPLING_FIELDS + 1, :count] = self.min_p.view(np.int32)
+
     def encode(self) -> bytes:
         """Serialize for another rank of a tensor-parallel group."""
         return encode_arrays(self.arrays())
@@ -85,6 +98,11 @@ class Adjustments:
             added.view(np.float32),
             _rows(masks, int(masked)),
         )
+
+
+def parameters_length(capacity: int) -> int:
+    """How many elements ``Adjustments.write_parameters`` needs."""
+    return KERNEL_HEADER + (SAMPLING_FIELDS + 2) * capacity
 
 
 class LogitAdjuster:

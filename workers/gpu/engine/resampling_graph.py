@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.gpu.engine.adjustments import Adjustments
-from workers.gpu.engine.sampling_kernel import again_length, encode_again, sample_again_on_gpu
+from workers.gpu.engine.adjustments import Adjustments, parameters_length
 
 # A model's tokenizer can have more tokens than its logits, so masks can be longer than them.
 SPARE_WORDS = 64
@@ -19,7 +18,7 @@ class ResamplingMemory:
     """Memory that the graphs of all sizes share: only one step is adjusted at a time, and it has ended before the next one is."""
 
     def __init__(self, max_requests: int, vocabulary: int, device: Any) -> None:
-        length = again_length(max_requests)
+        length = parameters_length(max_requests)
         self.host_parameters = torch.zeros(length, dtype=torch.int32).pin_memory()
         self.parameters = torch.zeros(length, dtype=torch.int32, device=device)
         words = (vocabulary + 31) // 32 + SPARE_WORDS
@@ -44,8 +43,10 @@ class ResamplingGraph:
         pool: Any,
         stream: Any,
     ) -> None:
+        from workers.gpu.engine.sampling_kernel import sample_again_on_gpu  # its library is missing where there is no GPU
+
         self._memory, self._requests = memory, len(tokens)
-        length = again_length(self._requests)
+        length = parameters_length(self._requests)
 
         def resample() -> None:
             memory.parameters[:length].copy_(memory.host_parameters[:length], non_blocking=True)
@@ -68,7 +69,7 @@ class ResamplingGraph:
 
     def run(self, adjustments: Adjustments) -> Tensor:
         """Start it. Returns where the host finds the tokens of the step when it has ended, until the next one is adjusted."""
-        encode_again(adjustments, self._memory.host_parameters.numpy(), self._requests)
+        adjustments.write_parameters(self._memory.host_parameters.numpy(), self._requests)
         if len(adjustments.masks):
             masks = torch.from_numpy(adjustments.masks.ravel())
             self._memory.masks[: len(masks)].copy_(masks, non_blocking=True)

@@ -4,20 +4,16 @@ The set that top-k and top-p keep is closed upwards: with a token it contains ev
 noise is accepted if it is in the set, else the search goes on above its logit. With usual parameters the first is accepted.
 """
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from triton.language.extra import libdevice
 
-from workers.gpu.engine.adjustments import Adjustments
-from workers.gpu.engine.arrays import Integers
+from workers.gpu.engine.adjustments import KERNEL_HEADER
 from workers.gpu.engine.step import INVALID_TOKEN, SAMPLING_FIELDS
 
 _BLOCK = 4096
-# How many requests, how many of them have a mask, and how many words each mask has. Aligned to 16 bytes.
-_HEADER = 4
 
 
 def sample_tokens_on_gpu(logits: Tensor, sampling: Tensor, positions: Tensor) -> Tensor:
@@ -29,7 +25,7 @@ def sample_tokens_on_gpu(logits: Tensor, sampling: Tensor, positions: Tensor) ->
         # Not read.
         tokens,
         IS_AGAIN=False,
-        HEADER=_HEADER,
+        HEADER=KERNEL_HEADER,
         FIELDS=SAMPLING_FIELDS,
         INVALID=INVALID_TOKEN,
         BLOCK=_BLOCK,
@@ -38,34 +34,19 @@ def sample_tokens_on_gpu(logits: Tensor, sampling: Tensor, positions: Tensor) ->
     return tokens
 
 
-def encode_again(adjustments: Adjustments, target: Integers, capacity: int) -> None:
-    """Write what ``sample_again_on_gpu`` reads of at most ``capacity`` requests to ``target``, of ``again_length`` elements."""
-    count, masks = len(adjustments.requests), adjustments.masks
-    target[:_HEADER] = count, len(masks), masks.shape[1], 0
-    columns = target[_HEADER : again_length(capacity)].reshape(-1, capacity)
-    columns[:SAMPLING_FIELDS, :count] = adjustments.sampling
-    columns[SAMPLING_FIELDS, :count] = adjustments.requests
-    columns[SAMPLING_FIELDS + 1, :count] = adjustments.min_p.view(np.int32)
-
-
-def again_length(capacity: int) -> int:
-    """How many elements ``encode_again`` writes."""
-    return _HEADER + (SAMPLING_FIELDS + 2) * capacity
-
-
 def sample_again_on_gpu(
     logits: Tensor, positions: Tensor, tokens: Tensor, parameters: Tensor, masks: Tensor, capacity: int
 ) -> None:
     """Sample the ``tokens`` of some rows of ``logits`` again, with ``min_p`` and masks. Invalid tokens stay.
 
     ``positions`` (int32) and ``tokens`` (int64) have an element for each row of ``logits``. ``parameters`` (int32) are those of
-    ``encode_again``, and ``masks`` those of the adjustments. It is one kernel, which reads the logits as they are. All that differs from
+    ``Adjustments.write_parameters``, and ``masks`` those of the adjustments. It is one kernel, which reads the logits as they are. All that differs from
     step to step is in the memory of the device, so that a CUDA graph can contain it.
     """
     _sample_kernel[(capacity,)](
         *(logits, logits.stride(0), logits.shape[1], parameters, capacity, positions, tokens, masks),
         IS_AGAIN=True,
-        HEADER=_HEADER,
+        HEADER=KERNEL_HEADER,
         FIELDS=SAMPLING_FIELDS,
         INVALID=INVALID_TOKEN,
         BLOCK=_BLOCK,
