@@ -225,8 +225,8 @@ class Checks:
             scores = [score for _, score in likely]
             assert len(likely) == 3, likely
             assert scores == sorted(scores, reverse=True), likely
-            assert likely[0][0] == token, (token, likely)
-            assert math.isclose(likely[0][1], logprob, abs_tol=1e-3), (logprob, likely)
+            # In half precision several tokens may be the most likely one, and any of them comes first.
+            assert math.isclose(likely[0][1], logprob, abs_tol=1e-3), (token, logprob, likely)
             assert sum(map(math.exp, scores)) <= 1.001
         plain = self.one(self.prompt(), 4, logprobs=0, temperature=1.0)
         assert len(plain.logprobs) == 4
