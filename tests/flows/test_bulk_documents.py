@@ -86,7 +86,7 @@ def test_a_password_opens_an_encrypted_file_with_the_upload_or_with_a_retry(stac
     assert not list(stack.data.glob("documents/*/pad"))
 
 
-@pytest.mark.parametrize("name", ["locked.docx", "truncated.pdf", "bomb.docx", "program", "picture.docx", "spaces.txt"])
+@pytest.mark.parametrize("name", ["locked.docx", "truncated.pdf", "bomb.docx", "program", "blank.docx", "spaces.txt"])
 def test_a_rejected_file_has_a_reason(stack: Stack, name: str) -> None:
     file = ODD[name]
     [document] = send(stack, "odd-files", (name, file.make()))["data"]

@@ -40,7 +40,7 @@ end
 -- Enter a document that is being given another status among those with that one. Call it before the write.
 local function index_new_status(id, after)
   local document = document_fields(id, 'status', 'collection_id', 'delete_at')
-  if not document.delete_at then index_status(id, document.collection_id, document.status, after) end
+  if document.collection_id and not document.delete_at then index_status(id, document.collection_id, document.status, after) end
 end
 
 -- Another document than this one, in progress or ready, that stands for a field of an index of the collection; else nil.
