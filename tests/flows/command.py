@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from testing.command_forks import run_command
 from testing.repository import REPOSITORY
 from testing.stack import Stack
 
@@ -18,16 +19,8 @@ def line(*arguments: str | Path) -> list[str]:
 
 def run(stack: Stack, *arguments: str | Path, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a script does, and return outputs and exit status. The server is that of the data folder."""
-    return subprocess.run(
-        line(*arguments),
-        cwd=REPOSITORY,
-        env=stack.environment | {"ENGINEHOUSE_DATA": str(stack.data)} | environment,
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    own = stack.environment | {"ENGINEHOUSE_DATA": str(stack.data)} | environment
+    return run_command([str(argument) for argument in arguments], environment=own, given=given)
 
 
 def ends(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, bool]]:
