@@ -9,7 +9,7 @@ help:
 	@echo "make demo          start the stack, index three PDFs, ask questions, print answers, stop"
 	@echo "make up            run the stack until Ctrl-C (ARGS='--port 8080' for options)"
 	@echo "make test          all checks and tests     make lint   only the checks     make bench   the benchmarks"
-	@echo "make test-faults   fault injection: kill every process, break every connection (it takes long)"
+	@echo "make test-faults   fault injection: kill every process, break every connection (slow)"
 	@echo "make web           build the web page from web/src into web/dist"
 	@echo "make docs          build the documentation as a site into site/"
 	@echo "make dist          build the wheels of the server and the client into dist/"

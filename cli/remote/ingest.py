@@ -85,7 +85,7 @@ def ingest(
     With --not-before the files are sent at once and indexed from that time on, and the server fetches URLs from then on. The command does
     not wait for that.
 
-    --concurrency-key limits how many of these files are processed at once, whoever ingests them: other jobs with this key count too.
+    --concurrency-key limits how many jobs with this key run at once: those of these files, and any others with the same key.
     """
     from cli.remote.bulk_ingest.file_discovery import find_files
     from cli.remote.bulk_ingest.progress_display import ProgressDisplay

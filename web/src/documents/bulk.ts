@@ -1,4 +1,4 @@
-// Calls for several documents, a few at a time, and what is told about those that failed.
+// Calls for several documents, a few at a time, and the message about those that failed.
 
 import { ApiError } from "../api.ts";
 import type { Document } from "../types.ts";

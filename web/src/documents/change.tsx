@@ -103,7 +103,7 @@ export function ChangeDialog({ documents, onClose, after }: { documents: Documen
       <form class="one-line" onSubmit={move}>
         <div class="field"><label for="document-collection">Collection</label>
           <select ref={target} id="document-collection" required disabled={others.length === 0}>
-            {others.length === 0 ? <option value="">There is no other one</option> : others.map((one) => <option key={one.name} value={one.name}>{one.name}</option>)}
+            {others.length === 0 ? <option value="">There is no other collection</option> : others.map((one) => <option key={one.name} value={one.name}>{one.name}</option>)}
           </select></div>
         <button type="submit" disabled={busy || others.length === 0}>Move</button>
       </form>

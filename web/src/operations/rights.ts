@@ -30,7 +30,7 @@ export function limitsOf(limits: ApiKey["limits"]): string {
   return own.length > 0 ? `Tokens at most: ${own.join(", ")}` : "";
 }
 
-/** The limits in a form, null for those that are left empty. A value that is no number is returned in words, with the name of its field. */
+/** The limits in a form, null for those that are left empty. For a value that is not a number, an error message that names the field. */
 export function readLimits(data: FormData): Record<string, number | null> | string {
   const limits: Record<string, number | null> = {};
   for (const [name, time] of TOKEN_LIMITS) {

@@ -123,4 +123,4 @@ def _cell(shape: Any, name: str) -> float:
         value = float("" if found is None else found.get("V") or "")
     except ValueError:
         return 0.0
-    return value if abs(value) < 1e9 else 0.0  # also for infinity and what is no number
+    return value if abs(value) < 1e9 else 0.0  # also for infinity and NaN

@@ -43,7 +43,7 @@ class ResamplingGraph:
         pool: Any,
         stream: Any,
     ) -> None:
-        from workers.gpu.engine.sampling_kernel import sample_again_on_gpu  # its library is missing where there is no GPU
+        from workers.gpu.engine.sampling_kernel import sample_again_on_gpu  # Triton is installed only with a GPU
 
         self._memory, self._requests = memory, len(tokens)
         length = parameters_length(self._requests)
