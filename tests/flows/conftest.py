@@ -14,7 +14,7 @@ from testing.stack import QUICK, Stack
 from tests.flows.shelf import Shelf
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack on the echo engine that answers at once."""
     stack = Stack(tmp_path_factory.mktemp("stack"), environment=QUICK)

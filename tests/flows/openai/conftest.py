@@ -24,7 +24,7 @@ PATIENT = {"ENGINEHOUSE_LEASE_SECONDS": "30", "ENGINEHOUSE_RENEW_SECONDS": "5"}
 LONG = {"max_tokens": 8000, "messages": [{"role": "user", "content": "word " * 1400}]}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def v1_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(tmp_path_factory.mktemp("v1"), token_seconds=TOKEN_SECONDS, environment=QUICK)
     try:
@@ -34,7 +34,7 @@ def v1_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def client(v1_stack: Stack) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{v1_stack.url}/v1", api_key="anything", max_retries=0, timeout=60) as client:
         yield client
@@ -53,7 +53,7 @@ def model_folder() -> Path:
         raise
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def model_stack(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack with the default model, in float32, so that other requests of a batch do not change an answer, and a model for embeddings."""
     stack = Stack(tmp_path_factory.mktemp("model"), environment=QUICK | PATIENT)
