@@ -39,6 +39,8 @@ Clock = Callable[[], int]
 
 _Declared = TypeVar("_Declared", bound=Callable[..., Any])
 _DEFINITION = re.compile(r"^local (?:function (\w+)|(\w+(?:, *\w+)*)( *=)?)", re.MULTILINE)
+# At the top level of a file, on one line or up to an "end" at the start of a line.
+_FUNCTION = re.compile(r"^local function (\w+)\((?:[^\n]* end$|[^\n]*\n(?:.*\n)*?end$)", re.MULTILINE)
 _COMMENT_LINE = re.compile(r"^[ \t]*--.*$", re.MULTILINE)
 _ARGUMENT = re.compile(r"(\w+)(?:(:number)|(\.\.\.)|(\{\})|\[([^\]]*)\])?\s*(?:,\s*|$)")
 
@@ -121,7 +123,7 @@ class Script:
         # function of its own: that could use no more than 60 of them.
         later = _words(self.source)
         blocks: list[str] = []
-        for part in reversed(self.libraries):
+        for part in reversed(_used_parts(self.libraries, later)):
             blocks.insert(0, _library_block(part, later))
             later = later | _words(part)
         return "\n".join((shebang, " ".join(bindings), *blocks, "do", self.source, "end"))
@@ -201,6 +203,21 @@ def _defined_names(text: str) -> frozenset[str]:
 def _words(text: str) -> frozenset[str]:
     """Every word of a text outside comments, which contains all names that it uses."""
     return frozenset(re.findall(r"\w+", _COMMENT_LINE.sub("", text)))
+
+
+def _used_parts(libraries: Sequence[str], words: Set[str]) -> list[str]:
+    """The library files without the functions that a script with these words never calls, as Redis creates all functions on each run."""
+    functions: dict[str, set[str]] = {}
+    used = set(words)
+    for part in libraries:
+        for match in _FUNCTION.finditer(part):
+            functions.setdefault(match[1], set()).update(_words(match[0]))
+        used |= _words(_FUNCTION.sub("", part))
+    reached: set[str] = set()
+    while found := (used & functions.keys()) - reached:
+        reached |= found
+        used = set().union(*(functions[name] for name in found))
+    return [_FUNCTION.sub(lambda match: match[0] if match[1] in reached else "", part) for part in libraries]
 
 
 def _library_block(part: str, later: Set[str]) -> str:

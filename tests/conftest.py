@@ -25,6 +25,8 @@ pytest_plugins: list[str] = []
 
 # In a container, tests often run as root. Commands that they start inherit this.
 os.environ.setdefault("ENGINEHOUSE_ALLOW_ROOT", "1")
+# Several tests compute at once. With a thread for each core in each process, threads would wait for others that have no core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -25,7 +25,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.kill()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def slow_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack whose engine takes 50 ms for each token, so that there is time to interfere."""
     stack = Stack(tmp_path_factory.mktemp("slow"), token_seconds=0.05, environment=QUICK)

@@ -1,17 +1,20 @@
 """Lua scripts are composed from their library and bound to their declarations by name."""
 
+from pathlib import Path
+
 import pytest
 
 from shared.documents.scripts import DocumentScripts
 from shared.jobs.scripts import JobScripts
-from shared.lua_scripts import ScriptError, check_signature, compose, parse_arguments
+from shared.lua_scripts import _FUNCTION, ScriptError, check_signature, compose, parse_arguments
 from shared.webhooks.scripts import DeliveryScripts
+from testing.repository import REPOSITORY
 
-HEADER = "-- move: move a job.\n-- Uses: queue\n-- Arguments: id, delay_ms:number,\n--   leases[id, attempt]\nreturn 1\n"
+HEADER = "-- move: move a job.\n-- Uses: queue\n-- Arguments: id, delay_ms:number,\n--   leases[id, attempt]\nreturn enqueue()\n"
 LIBRARY = {
     "core": "local PREFIX = 'eh:'",
     "job": "-- Uses: core\nlocal function job_key() end",
-    "queue": "-- Uses: core, job\nlocal function enqueue() end",
+    "queue": "-- Uses: core, job\nlocal function enqueue() return job_key() end",
     "ring": "-- Uses: ring",
 }
 
@@ -49,12 +52,32 @@ def test_library_files_come_before_the_script_each_once() -> None:
 
 def test_names_that_no_later_text_uses_stay_in_their_library_file() -> None:
     library = {
-        "core": "local LIMIT, STEP = 1, 2\nlocal cache\nlocal function half() return STEP end\nlocal function double() end",
+        "core": "local LIMIT, STEP = 1, 2\nlocal cache\nlocal function half() return STEP end\nlocal function double() return half() end",
         "job": "-- Uses: core\n-- half: not used here.\nlocal function job_key() cache = double() end",
     }
     text = compose("move", "-- move: move a job.\n-- Uses: job\nreturn job_key()", library).text
     assert "\nlocal cache, double do\nlocal LIMIT, STEP = 1, 2\n\nlocal function half()" in text
-    assert "\nfunction double() end\nend\nlocal job_key do\n" in text
+    assert "\nfunction double() return half() end\nend\nlocal job_key do\n" in text
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("shared/**/lib/*.lua")), ids=lambda path: path.stem)
+def test_each_function_of_a_library_file_is_found_by_itself(path: Path) -> None:
+    text = path.read_text()
+    found = [match[0] for match in _FUNCTION.finditer(text)]
+    assert len(found) == text.count("\nlocal function ")
+    assert not [function for function in found if "\nlocal " in function]
+
+
+def test_functions_that_no_later_text_calls_are_left_out() -> None:
+    library = {
+        "core": "local LIMIT = found(1)\nlocal function half()\n  if LIMIT then\n    return 1\n  end\nend\nlocal function found(x) return x end",
+        "job": "-- Uses: core\n-- half: not used here.\nlocal function job_key() return 2 end\nlocal function unused() return half() end",
+    }
+    text = compose("move", "-- move: move a job.\n-- Uses: job\nreturn job_key()", library).text
+    assert "half()" not in text
+    assert "unused" not in text
+    assert "found(x) return x end" in text
+    assert "function job_key() return 2 end" in text
 
 
 @pytest.mark.parametrize(

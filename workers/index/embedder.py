@@ -236,7 +236,7 @@ def _load(name: str, url: str, threads: int | None, device: str) -> tuple[Any, A
     from tokenizers import Tokenizer
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     location = locate(name, url)
     if threads is not None:
         torch.set_num_threads(threads)

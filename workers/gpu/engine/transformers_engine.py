@@ -92,7 +92,7 @@ class TransformersEngine:
         return self.parts.max_context
 
     def load(self, report: PhaseCallback) -> None:
-        disable_progress_bar()  # type: ignore[no-untyped-call]
+        disable_progress_bar()
         entry = self._entry
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if entry.gpus and device == "cpu":
