@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import redis
-from flask import current_app, g, has_app_context
+from flask import current_app, g, has_app_context, has_request_context
 
 from api.auth import Authenticator
 from api.caller import Caller, caller
@@ -93,8 +93,12 @@ class Services:
         return self.all_models if made_by is None else self.all_models.restricted_to(made_by.rights)
 
     def live_workers(self) -> list[Worker]:
-        """Workers that sent a heartbeat lately."""
-        return self.worker_registry.alive(3 * self.settings.renew_seconds)
+        """Workers that sent a heartbeat lately. A request reads them once, as each queued job of a list needs them twice."""
+        if not has_request_context():
+            return self.worker_registry.alive(3 * self.settings.renew_seconds)
+        if "live_workers" not in g:
+            g.live_workers = self.worker_registry.alive(3 * self.settings.renew_seconds)
+        return list(g.live_workers)
 
     def active_assignments(self) -> list[ModelAssignment]:
         """Assignments of live workers, and of workers that may come back within moments."""

@@ -24,7 +24,7 @@ from shared.models.catalogue import ModelEntry
 from workers.gpu.engine.adjustments import LogitAdjuster, needs_adjuster
 from workers.gpu.engine.attention_backend import AttentionBackend, choose_attention_backend
 from workers.gpu.engine.build_core import CoreParts, build_core
-from workers.gpu.engine.cpu_precision import use_fast_precision
+from workers.gpu.engine.cpu_speed import use_fast_head, use_fast_precision
 from workers.gpu.engine.engine_core import EngineCore
 from workers.gpu.engine.grammars import GrammarCompiler, GrammarError, GrammarMatcher, make_grammar_tokenizer
 from workers.gpu.engine.messages import FinishReason, GenerationRequest, Heartbeat, StepOutput
@@ -116,8 +116,10 @@ class TransformersEngine:
             use_safetensors=True,
             trust_remote_code=entry.trust_remote_code,
         )
-        if device == "cpu" and entry.dtype == "auto":
-            use_fast_precision(model, entry.name)
+        if device == "cpu":
+            if entry.dtype == "auto":
+                use_fast_precision(model, entry.name)
+            use_fast_head(model)
         self._start_serving(model, report)
 
     def _start_serving(self, model: Any, report: PhaseCallback) -> None:

@@ -1,9 +1,9 @@
-"""Precision on a CPU: float32 where the CPU is slow in half precision."""
+"""Speed on a CPU: float32 where the CPU is slow in half precision, and the form of the output layer."""
 
 import pytest
 import torch
 
-from workers.gpu.engine.cpu_precision import measure_product, use_fast_precision
+from workers.gpu.engine.cpu_speed import measure_product, multiply_turned, use_fast_head, use_fast_precision
 
 
 class Tied(torch.nn.Module):
@@ -48,3 +48,30 @@ def test_a_model_that_would_not_fit_keeps_half_precision(caplog: pytest.LogCaptu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_product_is_measured(dtype: torch.dtype) -> None:
     assert 0 < measure_product(dtype) < 10
+
+
+@pytest.mark.parametrize("shape", [(1, 16), (7, 16), (1, 1, 16), (1, 5, 16), (2, 3, 16)])
+def test_both_forms_of_the_output_layer_are_equal(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(3)
+    hidden, weight = torch.randn(shape, generator=generator), torch.randn(40, 16, generator=generator)
+    turned = multiply_turned(hidden, weight)
+    torch.testing.assert_close(turned, torch.nn.functional.linear(hidden, weight))
+    assert turned.is_contiguous()
+
+
+class WithHead(torch.nn.Module):
+    def __init__(self, vocabulary: int, *, bias: bool = False) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(8, vocabulary, bias=bias)
+
+    def get_output_embeddings(self) -> torch.nn.Linear:
+        return self.head
+
+
+@pytest.mark.parametrize(("vocabulary", "bias"), [(40_000, False), (40_000, True), (100, False)])
+def test_whatever_form_is_chosen_the_output_layer_computes_the_same(vocabulary: int, bias: bool) -> None:
+    model = WithHead(vocabulary, bias=bias)
+    hidden = torch.randn(3, 8, generator=torch.Generator().manual_seed(4))
+    expected = model.head(hidden)
+    use_fast_head(model)
+    torch.testing.assert_close(model.head(hidden), expected)
