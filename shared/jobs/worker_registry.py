@@ -18,6 +18,8 @@ from shared.redis_connection import PREFIX, redis_time_ms
 
 # Every generation request asks whether its model was ever served. A yes could only change with a lost Redis.
 SERVED_SECONDS = 5.0
+# Views of queued jobs ask for live workers hundreds of times a second, and a look at a process reads several files.
+CHECK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,7 @@ class WorkerRegistry:
         self._clock = clock
         self._scripts = JobScripts(client, clock=clock)
         self._served_until: dict[str, float] = {}
+        self._checked: dict[tuple[int, float, int], tuple[float, bool]] = {}
 
     def heartbeat(self, worker: Worker) -> str | None:
         """Record that this worker is alive. Returns the model it should load, or None for a worker without a model assignment."""
@@ -130,10 +133,20 @@ class WorkerRegistry:
         return [
             worker
             for worker in workers
-            if worker.seen_at >= since
-            and not self.is_dead_neighbour(worker)
-            and not (worker.machine == machine_id() and worker.is_frozen())
+            if worker.seen_at >= since and (worker.machine != machine_id() or self._runs_here(worker))
         ]
+
+    def _runs_here(self, worker: Worker) -> bool:
+        """Whether a worker's processes on this machine run and are not stopped, as of the last ``CHECK_SECONDS``."""
+        now = time.monotonic()
+        processes = (worker.pid, worker.started, worker.engine_pid)
+        until, runs = self._checked.get(processes, (0.0, False))
+        if until <= now:
+            runs = not self.is_dead_neighbour(worker) and not worker.is_frozen()
+            if len(self._checked) > 1000:  # of processes that have ended
+                self._checked.clear()
+            self._checked[processes] = now + CHECK_SECONDS, runs
+        return runs
 
     def is_dead_neighbour(self, worker: Worker) -> bool:
         """Whether a worker ran on this machine and its process has ended."""
