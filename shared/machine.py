@@ -9,6 +9,9 @@ from pathlib import Path
 
 import psutil
 
+# In a container, its own group.
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+
 
 @cache
 def machine_id() -> str:
@@ -38,9 +41,29 @@ def is_loopback(host: str) -> bool:
 def memory_bytes() -> int:
     """Memory that this process may use: the machine's, or the limit of its container."""
     total = int(psutil.virtual_memory().total)
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.exists() else ""
-    return min(total, int(text)) if text.isdigit() else total
+    limit = _memory_limit(CONTROL_GROUP)
+    return total if limit is None else min(total, limit)
+
+
+def free_memory_bytes(control_group: Path = CONTROL_GROUP) -> int:
+    """Memory that this process can still take: what the machine has available, or what is left of the limit of its container.
+
+    Cached pages of files count as left, since the kernel drops them when memory is short.
+    """
+    available = int(psutil.virtual_memory().available)
+    limit = _memory_limit(control_group)
+    if limit is None:
+        return available
+    used = int((control_group / "memory.current").read_text())
+    lines = (line.split() for line in (control_group / "memory.stat").read_text().splitlines())
+    cached = next((int(value) for name, value in lines if name == "inactive_file"), 0)
+    return max(0, min(available, limit - used + cached))
+
+
+def _memory_limit(control_group: Path) -> int | None:
+    file = control_group / "memory.max"
+    text = file.read_text().strip() if file.exists() else ""
+    return int(text) if text.isdigit() else None
 
 
 def started(pid: int) -> float:

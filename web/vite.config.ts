@@ -1,7 +1,19 @@
-import { defineConfig } from "vite";
+import { defineConfig, type Plugin } from "vite";
+
+const PRELOAD = /^ *<link rel="modulepreload".*\n/gm;
+
+// The first request of the page goes over the connection that is open already, and the others wait for new ones. So the largest file comes first.
+const largestFirst: Plugin = {
+  name: "largest-first",
+  transformIndexHtml: {
+    order: "post",
+    handler: (html) => html.replace(PRELOAD, "").replace(/^ *<script type="module"/m, (html.match(PRELOAD) ?? []).join("") + "$&"),
+  },
+};
 
 export default defineConfig({
   base: "/ui/",
+  plugins: [largestFirst],
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
   build: {
     target: "es2022",

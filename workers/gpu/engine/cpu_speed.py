@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
+
+from shared.machine import free_memory_bytes
 
 logger = logging.getLogger("engine.cpu")
 
@@ -26,7 +27,7 @@ def use_fast_precision(
 ) -> None:
     """Convert a model in half precision to float32 if the CPU is slow in half precision and has memory for it.
 
-    ``measure`` returns the seconds of a product in a precision. ``free_memory`` in bytes is by default what the machine has available.
+    ``measure`` returns the seconds of a product in a precision. ``free_memory`` is in bytes.
     """
     dtype = next(model.parameters()).dtype
     if dtype not in HALF:
@@ -38,7 +39,7 @@ def use_fast_precision(
     # In float32 the weights take as much again.
     more = sum(parameter.nbytes for parameter in model.parameters())
     about = f"model {name}: this CPU takes {half / single:.1f} times as long in {str(dtype).removeprefix('torch.')} as in float32"
-    free = psutil.virtual_memory().available if free_memory is None else free_memory
+    free = free_memory_bytes() if free_memory is None else free_memory
     if more > MEMORY_SHARE * free:
         logger.warning("%s, and has too little free memory for float32", about)
         return
