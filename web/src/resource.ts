@@ -1,7 +1,7 @@
 // Data of the server that a view shows and refreshes.
 
 import { signal, useSignal, type Signal } from "@preact/signals";
-import { useEffect, useMemo, useRef } from "preact/hooks";
+import { useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import { ApiError } from "./api.ts";
 import { identity } from "./key.ts";
 
@@ -37,7 +37,8 @@ export function useResource<T>(
   latest.current = { load, seconds };
   const version = `${identity.value}/${refreshes.value}`;
 
-  useEffect(() => {
+  // Before the browser paints: an ordinary effect would send the first request a tenth of a second later.
+  useLayoutEffect(() => {
     if (shownKey.current !== key) data.value = null;
     shownKey.current = key;
     if (key === null) return;
