@@ -4,7 +4,7 @@ import { signal, useSignal } from "@preact/signals";
 import type { IconNode } from "lucide";
 import { Activity, FileText, Gauge, ListChecks, LogOut, MessageSquare, Search, Webhook as WebhookIcon } from "lucide";
 import type { ComponentType } from "preact";
-import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { ChatView } from "./chat/view.tsx";
 import { signedIn, signIn, useKey } from "./key.ts";
 import { palette, Palette, ShortcutHelp, shortcutHelp } from "./palette.tsx";
@@ -19,25 +19,14 @@ export interface ViewEntry {
   view: ComponentType;
 }
 
-const loaders: Record<string, () => Promise<ComponentType>> = {};
 const loaded = signal<Record<string, ComponentType>>({});
-
-async function fetchView(name: string): Promise<void> {
-  if (!loaders[name] || loaded.peek()[name]) return;
-  const view = await loaders[name]();
-  loaded.value = { ...loaded.peek(), [name]: view };
-}
-
-/** Fetch the code of the view that the address names, unless it is there. */
-export const fetchCurrentView = () => fetchView(segments.peek()[0] ?? "chat");
 
 /** A view whose code is fetched when it is first shown. */
 function later(name: string, load: () => Promise<ComponentType>): ComponentType {
-  loaders[name] = load;
   return function Later() {
     const failed = useSignal(false);
-    useLayoutEffect(() => {
-      fetchView(name).catch(() => (failed.value = true));
+    useEffect(() => {
+      if (!loaded.value[name]) load().then((view) => (loaded.value = { ...loaded.value, [name]: view }), () => (failed.value = true));
     }, []);
     const View = loaded.value[name];
     if (View) return <View />;

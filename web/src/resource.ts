@@ -1,7 +1,7 @@
 // Data of the server that a view shows and refreshes.
 
 import { signal, useSignal, type Signal } from "@preact/signals";
-import { useLayoutEffect, useMemo, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { ApiError } from "./api.ts";
 import { identity } from "./key.ts";
 
@@ -37,8 +37,7 @@ export function useResource<T>(
   latest.current = { load, seconds };
   const version = `${identity.value}/${refreshes.value}`;
 
-  // Before the browser paints: an ordinary effect would send the first request a tenth of a second later.
-  useLayoutEffect(() => {
+  useEffect(() => {
     if (shownKey.current !== key) data.value = null;
     shownKey.current = key;
     if (key === null) return;
