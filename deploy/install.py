@@ -49,9 +49,6 @@ def main() -> None:
     needed = [*build, *dependencies(project, extras), *client["project"]["dependencies"], *tools]
     torch = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
-    if "--dev" in sys.argv:
-        # Whoever develops may write into the environment, so modules are compiled when they are first imported, which most never are.
-        pip.append("--no-compile")
     if not image and not python.exists():
         print(
             "Installing Enginehouse with PyTorch, transformers, Chroma, Redis and a small model into .venv: about 2.3 GB, "
