@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from workers.gpu.engine.cpu_speed import measure_product, multiply_turned, use_fast_head, use_fast_precision
+from workers.gpu.engine.cpu_speed import measure_product, multiply_transposed, use_fast_head, use_fast_precision
 
 
 class Tied(torch.nn.Module):
@@ -54,9 +54,9 @@ def test_a_product_is_measured(dtype: torch.dtype) -> None:
 def test_both_forms_of_the_output_layer_are_equal(shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(3)
     hidden, weight = torch.randn(shape, generator=generator), torch.randn(40, 16, generator=generator)
-    turned = multiply_turned(hidden, weight)
-    torch.testing.assert_close(turned, torch.nn.functional.linear(hidden, weight))
-    assert turned.is_contiguous()
+    transposed = multiply_transposed(hidden, weight)
+    torch.testing.assert_close(transposed, torch.nn.functional.linear(hidden, weight))
+    assert transposed.is_contiguous()
 
 
 class WithHead(torch.nn.Module):

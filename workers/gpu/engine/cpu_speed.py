@@ -56,7 +56,7 @@ def measure_product(dtype: torch.dtype) -> float:
 def use_fast_head(model: Any) -> None:
     """Compute the output layer of a large vocabulary as weights times inputs where that is faster than inputs times weights.
 
-    Both have the same result up to rounding. For 2 to 64 inputs, the second form has taken two to three times as long on a CPU of AMD.
+    The results are equal up to rounding.
     """
     head = model.get_output_embeddings()
     is_plain = isinstance(head, torch.nn.Linear) and type(head).forward is torch.nn.Linear.forward and head.bias is None
@@ -65,15 +65,15 @@ def use_fast_head(model: Any) -> None:
     inputs = torch.ones(_HEAD_ROWS, head.in_features, dtype=head.weight.dtype)
     with torch.inference_mode():
         plain = _shortest(lambda: torch.nn.functional.linear(inputs, head.weight))
-        turned = _shortest(lambda: multiply_turned(inputs, head.weight))
-    if turned * _HEAD_SPEEDUP < plain:
-        head.forward = lambda hidden: multiply_turned(hidden, head.weight)
+        transposed = _shortest(lambda: multiply_transposed(inputs, head.weight))
+    if transposed * _HEAD_SPEEDUP < plain:
+        head.forward = lambda hidden: multiply_transposed(hidden, head.weight)
         logger.info(
-            "the output layer takes %.0f ms as weights times inputs, %.0f ms in the usual form", 1000 * turned, 1000 * plain
+            "the output layer takes %.0f ms as weights times inputs, %.0f ms in the usual form", 1000 * transposed, 1000 * plain
         )
 
 
-def multiply_turned(hidden: Tensor, weight: Tensor) -> Tensor:
+def multiply_transposed(hidden: Tensor, weight: Tensor) -> Tensor:
     """``hidden @ weight.T``, computed as ``weight @ hidden.T`` if there is more than one row."""
     rows = hidden.reshape(-1, hidden.shape[-1])
     if len(rows) == 1:
