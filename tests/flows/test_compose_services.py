@@ -117,8 +117,8 @@ def test_the_services_of_the_compose_file_complete_a_job(host: Host) -> None:
     with httpx2.Client(base_url=host.api, timeout=60) as client:
 
         def ready() -> bool:
-            ended = {name: process.returncode for name, process in host.processes.items() if process.poll() is not None}
-            assert not ended, f"ended early: {ended}"
+            for name, process in host.processes.items():
+                assert process.poll() is None, f"{name} ended early (status {process.returncode}):\n{host.log(name)}"
             try:
                 return client.get("/health/ready").status_code == 200
             except httpx2.TransportError:
