@@ -25,6 +25,8 @@ CONSTRAINTS = ROOT / "constraints.txt"
 HASHES = ROOT / "deploy" / "hashes.txt"
 # Installed before torch, with checked hashes, so that only torch itself and NVIDIA's libraries are unchecked.
 TORCH_NEEDS = ("filelock", "fsspec", "jinja2", "networkx", "numpy", "setuptools", "sympy", "typing-extensions")
+# Some libraries carry files that are not for this version of Python, and compileall as a command would fail at those.
+COMPILE = "import compileall, re, sysconfig; compileall.compile_dir(sysconfig.get_path('purelib'), workers=0, rx=re.compile('/tests?/'))"
 OLDEST = (3, 11)
 # How often progress is shown: on a terminal, and elsewhere; there, also without news after STILL_WORKING_SECONDS.
 TERMINAL_SECONDS, LINE_SECONDS, STILL_WORKING_SECONDS = 0.2, 10.0, 60.0
@@ -49,29 +51,33 @@ def main() -> None:
     needed = [*build, *dependencies(project, extras), *client["project"]["dependencies"], *tools]
     torch = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+    # pip would compile the modules one by one; the last step does it on all cores.
+    pip.append("--no-compile")
     if not image and not python.exists():
         print(
             "Installing Enginehouse with PyTorch, transformers, Chroma, Redis and a small model into .venv: about 2.3 GB, "
             "which takes some minutes.",
             flush=True,
         )
-        step("1/4 virtual environment", [sys.executable, "-m", "venv", str(VENV)], "On Debian, install the package python3-venv.")
+        step("1/5 virtual environment", [sys.executable, "-m", "venv", str(VENV)], "On Debian, install the package python3-venv.")
     # Earlier versions of pip ignore hashes in a constraints file.
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
         requirements.write(hashed("pip"))
         requirements.flush()
-        step("2/4 pip", [*pip, "--requirement", requirements.name])
+        step("2/5 pip", [*pip, "--requirement", requirements.name])
     checked = [*pip, "--constraint", str(HASHES)]
     if any(name.startswith("torch==") for name in needed):
         known = {line.split("==")[0] for line in HASHES.read_text().splitlines()}
-        step("3/4 what torch needs", [*checked, *(name for name in TORCH_NEEDS if name in known)])
+        step("3/5 what torch needs", [*checked, *(name for name in TORCH_NEEDS if name in known)])
         index = os.environ.get("TORCH_INDEX")
-        step("3/4 " + torch, [*pip, *(["--index-url", index] if index else []), torch])
-    step("4/4 libraries", [*checked, *needed])
+        step("3/5 " + torch, [*pip, *(["--index-url", index] if index else []), torch])
+    step("4/5 libraries", [*checked, *needed])
     # Folders have no hash; the tools that build them are among the libraries.
     own = [str(ROOT), str(ROOT / "client")]
     editable = own if image else [word for folder in own for word in ("--editable", folder)]
-    step("4/4 Enginehouse", [*pip, "--no-deps", "--no-build-isolation", *editable])
+    step("4/5 Enginehouse", [*pip, "--no-deps", "--no-build-isolation", *editable])
+    # Modules that are not compiled make the first start take most of a minute. Tests of libraries are never imported.
+    step("5/5 compiling", [str(python), "-c", COMPILE])
 
 
 def dependencies(project: dict[str, Any], extras: Iterable[str]) -> list[str]:
@@ -129,6 +135,8 @@ def describe(line: str) -> str:
     """What pip is doing, from a line of its output; empty if the line does not say."""
     if line.startswith("Installing collected packages: "):
         return f"installing {line.count(',') + 1} packages"
+    if match := re.match(r"Compiling '.*?/(?:site|dist)-packages/([^/.]+)", line):
+        return f"compiling {match[1]}"
     if match := re.match(
         r"(Collecting|Downloading|Building wheel for|Building editable for|Preparing metadata|Installing build dependencies)\b *(.*)",
         line,

@@ -20,6 +20,7 @@ from shared.settings import Settings
 from testing.job_index_check import find_index_errors
 from testing.key_leaks import find_leaked_keys
 from testing.missing_services import missing_service
+from testing.stack import Stack
 
 pytest_plugins: list[str] = []
 
@@ -27,6 +28,8 @@ pytest_plugins: list[str] = []
 os.environ.setdefault("ENGINEHOUSE_ALLOW_ROOT", "1")
 # Several tests compute at once. With a thread for each core in each process, threads would wait for others that have no core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+Stack.forked = True
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from testing.command_forks import run_command
+from testing.process_forks import run_command
 from testing.repository import REPOSITORY
 from testing.stack import Stack
 
