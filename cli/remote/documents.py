@@ -275,8 +275,10 @@ def move_documents(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the jobs and print their results.")] = False,
 ) -> None:
     """Move documents into another collection; prints the ids of the jobs."""
-    schedule = {"concurrency_key": concurrency_key, "concurrency_limit": concurrency_limit}
-    jobs = [context.client.move_document(document, collection, **schedule) for document in ids]
+    jobs = [
+        context.client.move_document(document, collection, concurrency_key=concurrency_key, concurrency_limit=concurrency_limit)
+        for document in ids
+    ]
     if wait:
         print_results(context, [context.patient_client.wait(job) for job in jobs])
     else:
