@@ -1,8 +1,9 @@
-"""Memory of each process of a stack: idle, and while it runs jobs.
+"""Memory of each process of a stack: idle, and after some and after many jobs.
 
-The proportional set size (PSS) of each process and of its children is read when the stack is idle, and after each quarter of the
-jobs. What grows without bound would grow as much in the last half as in the first. Redis keeps ended jobs, whose number
-``ENGINEHOUSE_MAX_KEPT_JOBS`` limits, so that it grows until then. Run: ``.venv/bin/python -m benchmarks.memory``.
+The proportional set size (PSS) of each process with its children, one line for each. What leaks grows with each job. What a process
+loads with its first jobs, and what it needs for its clients, does not, so growth counts from the first jobs on. It is that of anonymous
+memory, because the PSS of libraries also grows when other processes on the machine that use them end. Redis keeps ended jobs; once a
+minute, those beyond ``--kept-jobs`` are deleted. Run: ``.venv/bin/python -m benchmarks.memory``.
 """
 
 import argparse
@@ -10,68 +11,85 @@ import http.client
 import json
 import tempfile
 import threading
+import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
 
 from benchmarks.figures import figure
-from testing.stack import Stack
+from testing.stack import Stack, models
 
-PARTS = 4
 MEGABYTE = 1024 * 1024
-BODY = json.dumps({"prompt": "x" * 200, "max_tokens": 8})
-HEADERS = {"Content-Type": "application/json", "Prefer": "wait=60"}
+IN_FLIGHT = 64
+HEADERS = {"Content-Type": "application/json"}
+# Bytes by the names of the kernel: "Pss" of everything, "Pss_Anon" of what is no file.
+Memory = Counter[str]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=20_000)
-    parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--kept-jobs", type=int, default=2000, help="ended jobs that Redis keeps, so that it stops growing")
+    parser.add_argument("--readings", type=int, nargs="+", default=[1000, 10_000, 20_000], help="jobs after which memory is read")
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--prompts", type=int, default=8, help="prompts of a call, each of which is a job")
+    parser.add_argument("--kept-jobs", type=int, default=1000, help="ended jobs that Redis keeps, so that it stops growing")
     options = parser.parse_args()
     environment = {"ENGINEHOUSE_LOG_LEVEL": "WARNING", "ENGINEHOUSE_MAX_KEPT_JOBS": str(options.kept_jobs)}
     with tempfile.TemporaryDirectory() as folder:
-        stack = Stack(Path(folder), environment=environment).start()
+        stack = Stack(Path(folder), environment=environment)
+        entries = models(0.0)
+        entries[0]["max_in_flight"] = IN_FLIGHT
+        stack.models.write_text(json.dumps(entries))
         try:
+            stack.start()
             stack.warm_up()
-            readings = [memory_of(stack)]
-            for _ in range(PARTS):
-                run_jobs(stack, options.jobs // PARTS, options.clients)
-                readings.append(memory_of(stack))
+            readings = {0: memory_of(stack)}
+            started = time.monotonic()
+            for jobs in options.readings:
+                run_jobs(stack, jobs - max(readings), options.clients, options.prompts)
+                readings[jobs] = memory_of(stack)
+                rate = jobs / (time.monotonic() - started)
+                figure("memory.jobs_per_second", rate, "jobs/s", jobs=jobs, clients=options.clients, prompts=options.prompts)
+                if jobs > options.readings[0]:
+                    report(readings, first=options.readings[0], kept_jobs=options.kept_jobs)
         finally:
             stack.stop()
             stack.kill()
-    report(readings, options.jobs)
 
 
-def report(readings: list[dict[str, int]], jobs: int) -> None:
-    """Print what each process has at first, in the middle and at the end, and how much it grew per job in the last half."""
-    middle = len(readings) // 2
+def report(readings: dict[int, dict[str, Memory]], *, first: int, **about: object) -> None:
+    """Print what each process had at each reading, and how much it has grown per job since the reading after ``first`` jobs."""
+    last = max(readings)
     for name in [*readings[0], "all"]:
-        sizes = [sum(reading.values()) if name == "all" else reading[name] for reading in readings]
-        figure("memory.idle", sizes[0] / MEGABYTE, "MB", process=name)
-        figure("memory.half", sizes[middle] / MEGABYTE, "MB", process=name, jobs=jobs // 2)
-        figure("memory.end", sizes[-1] / MEGABYTE, "MB", process=name, jobs=jobs)
-        figure("memory.growth", 2 * (sizes[-1] - sizes[middle]) / jobs, "bytes per job of the last half", process=name)
+        sizes = {jobs: sum(reading.values(), Memory()) if name == "all" else reading[name] for jobs, reading in readings.items()}
+        shown = {f"after_{jobs}" if jobs else "idle": round(size["Pss"] / MEGABYTE, 1) for jobs, size in sizes.items()}
+        growth = (sizes[last]["Pss_Anon"] - sizes[first]["Pss_Anon"]) / (last - first)
+        figure("memory.growth", growth, "bytes per job", process=name, megabytes=shown, **about)
 
 
-def memory_of(stack: Stack) -> dict[str, int]:
-    """The PSS of each process of the stack with its children, in bytes."""
+def memory_of(stack: Stack) -> dict[str, Memory]:
+    """The memory of the supervisor, and of each other process of the stack with its children."""
+    assert stack.process is not None
     pids: dict[str, int] = json.loads((stack.data / "state.json").read_text())["processes"]
-    return {name: _pss(psutil.Process(pid)) for name, pid in pids.items()}
+    trees = {name: [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))] for name, pid in pids.items()}
+    return {name: sum(map(_memory, tree), Memory()) for name, tree in {"supervisor": [stack.process.pid], **trees}.items()}
 
 
-def run_jobs(stack: Stack, jobs: int, clients: int) -> None:
-    """Run this many generations, one at a time for each client."""
+def run_jobs(stack: Stack, jobs: int, clients: int, prompts: int) -> None:
+    """Run this many generations, a few in each call, and the calls of each client one after another."""
+    remaining = iter(range(-(-jobs // prompts)))
+    body = json.dumps({"model": "echo", "prompt": ["x" * 200] * prompts, "max_tokens": 8})
 
     def work() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=120)
-        for _ in range(jobs // clients):
-            connection.request("POST", "/generate", BODY, HEADERS)
+        for _ in remaining:
+            # New for each call, so that each API process gets some before the first reading.
+            connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=120)
+            connection.request("POST", "/v1/completions", body, HEADERS)
             answer = connection.getresponse()
             text = answer.read()
             assert answer.status == 200, text
-            ended.append(answer.status)
+            ended.append(len(json.loads(text)["choices"]))
+            connection.close()
 
     ended: list[int] = []
     threads = [threading.Thread(target=work) for _ in range(clients)]
@@ -79,11 +97,13 @@ def run_jobs(stack: Stack, jobs: int, clients: int) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(ended) == jobs // clients * clients, "a client failed"
+    assert sum(ended) >= jobs, "a client failed"
 
 
-def _pss(process: psutil.Process) -> int:
-    return sum(int(each.memory_full_info().pss) for each in [process, *process.children(recursive=True)])
+def _memory(pid: int) -> Memory:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    fields = dict(line.split(":", 1) for line in lines)
+    return Memory({name: 1024 * int(fields[name].removesuffix("kB")) for name in ("Pss", "Pss_Anon")})
 
 
 if __name__ == "__main__":

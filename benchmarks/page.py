@@ -7,9 +7,10 @@ The line has 1.6 Mbit/s and a round trip of 150 ms, emulated by the browser. The
 import argparse
 import json
 import shutil
+import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,12 +64,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--documents", type=int, default=1000)
+    parser.add_argument("--views", nargs="+", choices=VIEWS, default=list(VIEWS), help="views whose first load is measured")
+    parser.add_argument("--loads", type=int, default=1, help="first loads of each view, of which the figures are medians")
+    parser.add_argument("--only-loads", action="store_true", help="measure the first loads alone")
     options = parser.parse_args()
     if shutil.which("chromium") is None:
         sys.exit("Chromium is not installed. On Debian: apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder, running_stack(Path(folder)) as stack, running_browser() as browser:
         stack.generate("The first job.")
-        first_loads(browser, stack)
+        first_loads(browser, stack, options.views, options.loads)
+        if options.only_loads:
+            return
         add_documents(stack, options.documents)
         scroll(browser, stack, "documents", VIEWS["documents"], options.documents)
         add_jobs(stack, options.jobs)
@@ -111,19 +117,32 @@ def open_page(browser: Browser, stack: Stack) -> Iterator[tuple[Page, CDPSession
     context.close()
 
 
-def first_loads(browser: Browser, stack: Stack) -> None:
-    """Each view, opened by a browser that has nothing of it."""
-    for name, path in VIEWS.items():
-        with open_page(browser, stack) as (page, session, received):
-            session.send("Network.emulateNetworkConditions", LINE)
-            page.goto(path)
-            page.evaluate(OBSERVE)
-            page.wait_for_load_state("networkidle")
-            seen = page.evaluate("() => seen")
-        figure("page.largest_contentful_paint", seen["paint"], "ms", view=name)
-        figure("page.layout_shift", seen["shift"], "score", view=name)
-        figure("page.first_load_bytes", sum(received), "B", view=name)
-        figure("page.first_load_requests", len(received), "requests", view=name)
+def first_loads(browser: Browser, stack: Stack, views: Iterable[str], loads: int) -> None:
+    """Views, opened by a browser that has nothing of them."""
+    for name in views:
+        readings = [first_load(browser, stack, VIEWS[name]) for _ in range(loads)]
+        for what, unit in (
+            ("largest_contentful_paint", "ms"),
+            ("layout_shift", "score"),
+            ("first_load_bytes", "B"),
+            ("first_load_requests", "requests"),
+        ):
+            figure(f"page.{what}", statistics.median(reading[what] for reading in readings), unit, view=name, loads=loads)
+
+
+def first_load(browser: Browser, stack: Stack, path: str) -> dict[str, float]:
+    with open_page(browser, stack) as (page, session, received):
+        session.send("Network.emulateNetworkConditions", LINE)
+        page.goto(path)
+        page.evaluate(OBSERVE)
+        page.wait_for_load_state("networkidle")
+        seen = page.evaluate("() => seen")
+    return {
+        "largest_contentful_paint": seen["paint"],
+        "layout_shift": seen["shift"],
+        "first_load_bytes": sum(received),
+        "first_load_requests": len(received),
+    }
 
 
 def idle(browser: Browser, stack: Stack, name: str) -> None:

@@ -10,7 +10,7 @@ from api.openai.vector_stores import MAX_LISTED, ORDERS, chunk_settings, content
 from api.request_parsing import MAX_SHOWN, query_choice, query_integer
 from api.services import owner, services
 from api.submission import SHORT_JOB_SECONDS, require_disk_space
-from api.uploads import UploadService
+from api.uploads import UploadOptions, UploadService
 from shared.documents.filters import Scalar
 from shared.documents.media_types import ARCHIVES, detect_media_type
 from shared.documents.models import ENDED, UNREADABLE, Collection, Document, check_document_name
@@ -50,9 +50,15 @@ def find_document(collection: Collection, file_id: str, param: str = "file_id") 
 
 
 def add_files(
-    collection: Collection, entries: Sequence[BatchFile], strategies: Sequence[tuple[str, ChunkingStrategy | None]], param: str
+    collection: Collection,
+    entries: Sequence[BatchFile],
+    strategies: Sequence[tuple[str, ChunkingStrategy | None]],
+    *,
+    param: str,
+    concurrency: Mapping[str, Any],
 ) -> str:
-    """Make files documents of a collection, as jobs of one batch; return the id of its job. ``param`` is the field that names the files.
+    """Make files documents of a collection, as jobs of one batch; return the id of its job. ``param`` is the field that names the files,
+    ``concurrency`` the concurrency key of the jobs.
 
     If one of the files does not exist, none is added. Raises NotFound, InvalidValue, QuotaExceeded and DiskFull.
     """
@@ -65,23 +71,29 @@ def add_files(
     batch = submitter.open_batch(owner(), spec={"collection": collection.name}, vector_store=target).id
     try:
         for number, (entry, file) in enumerate(files):
-            add_file(collection, file, entry.attributes or {}, param=f"{param}[{number}]", batch=batch)
+            add_file(collection, file, entry.attributes or {}, param=f"{param}[{number}]", batch=batch, concurrency=concurrency)
     finally:
         # Also after a refusal: it would stay open, and count against the owner's limit, for an hour.
         submitter.seal_batch(batch)
     return batch
 
 
-def add_single_file(collection: Collection, entry: BatchFile) -> Document:
+def add_single_file(collection: Collection, entry: BatchFile, concurrency: Mapping[str, Any]) -> Document:
     """Make a file a document of a collection. Raises what ``add_files`` raises."""
     file = _find_file(entry.file_id, "file_id")
     require_disk_space()
     set_chunking_strategy(collection, [("chunking_strategy", entry.chunking_strategy)])
-    return add_file(collection, file, entry.attributes or {}, param="file_id")
+    return add_file(collection, file, entry.attributes or {}, param="file_id", concurrency=concurrency)
 
 
 def add_file(
-    collection: Collection, file: StoredFile, attributes: Mapping[str, Scalar], *, param: str, batch: str = ""
+    collection: Collection,
+    file: StoredFile,
+    attributes: Mapping[str, Scalar],
+    *,
+    param: str,
+    batch: str = "",
+    concurrency: Mapping[str, Any],
 ) -> Document:
     """Make a file a document, and ingest it. One that is in the collection already, and could be read, stays as it is."""
     documents, document_id = services().documents, new_id(DOCUMENT)
@@ -98,7 +110,8 @@ def add_file(
         services().files.remove(document_id)
         raise
     if needs_job:
-        UploadService(services(), owner()).submit_ingest(document, batch)
+        options = UploadOptions(webhook=None, metadata=attributes, **concurrency)
+        UploadService(services(), owner()).submit_ingest(document, batch, options=options)
     elif document.id != document_id:
         services().files.remove(document_id)
     for replaced in earlier:

@@ -49,6 +49,7 @@ from shared.documents.models import Status as DocumentStatus
 from shared.documents.store import RESTORE_SECONDS
 from shared.errors import Conflict, InvalidValue, NotFound
 from shared.ids import DOCUMENT
+from shared.jobs.concurrency_fields import CONCURRENCY
 from shared.jobs.models import Status
 from shared.jobs.queue_names import CPU_QUEUE, IO_QUEUE
 from shared.jobs.submission import Submission
@@ -359,7 +360,7 @@ def _ocr_settings(body: CollectionChanges) -> dict[str, str | None]:
 
 def _reindex_submission(collection: Collection, changes: ReindexRequest) -> Submission:
     """The job that rebuilds a collection's index. Raises Conflict if another one is under way."""
-    idempotency = read_idempotency_key([collection.name, changes.model_dump()])
+    idempotency = read_idempotency_key([collection.name, {**changes.model_dump(exclude=CONCURRENCY), **changes.concurrency}])
     if not idempotency.key:
         _reject_second_reindex(collection)
     overlap = changes.chunk_overlap_tokens
@@ -376,6 +377,7 @@ def _reindex_submission(collection: Collection, changes: ReindexRequest) -> Subm
         webhook=job_webhook(changes.webhook),
         idempotency_key=idempotency.key,
         fingerprint=idempotency.fingerprint,
+        **changes.concurrency,
     )
 
 

@@ -32,6 +32,7 @@ from shared.documents.models import ENDED, Collection, Document, escape_name
 from shared.documents.store import RESTORE_SECONDS, in_progress_error
 from shared.documents.text_index import IndexedChunk
 from shared.errors import InvalidValue, NotFound
+from shared.jobs.concurrency_fields import CONCURRENCY
 from shared.jobs.queue_names import CPU_QUEUE
 from shared.jobs.submission import Submission
 
@@ -107,7 +108,7 @@ def move_document(document: str) -> RouteResponse:
     timeout, body = requested_timeout(0), parse_body(DocumentMove)
     documents = services().documents
     found, target = documents.get(owner(), document), documents.find_collection(owner(), body.collection)
-    idempotency = read_idempotency_key([found.id, body.model_dump()])
+    idempotency = read_idempotency_key([found.id, {**body.model_dump(exclude=CONCURRENCY), **body.concurrency}])
     if not idempotency.key:
         _require_movable(found, target)
     submission = Submission(
@@ -124,6 +125,7 @@ def move_document(document: str) -> RouteResponse:
         webhook=job_webhook(body.webhook),
         idempotency_key=idempotency.key,
         fingerprint=idempotency.fingerprint,
+        **body.concurrency,
     )
     job, replayed = submit_job(submission, timeout)
     return final_or_accepted(job, waited=timeout > 0, replayed=replayed)

@@ -8,7 +8,7 @@ import typer
 
 from cli.errors import CommandError
 from cli.output import clock, first_line, plural
-from cli.remote.command import PANEL, CommandContext, Group, server_command
+from cli.remote.command import PANEL, CommandContext, ConcurrencyKey, ConcurrencyLimit, Group, server_command
 from cli.remote.jobs import print_id, print_results
 from cli.remote.search_explanation import EXPLAINED, explain_hit, explain_search
 
@@ -192,11 +192,18 @@ def reindex(
     embedding_model: Annotated[str | None, typer.Option(help="New embedding model.")] = None,
     chunk_tokens: Annotated[int | None, typer.Option(help="New chunk size in tokens.")] = None,
     chunk_overlap_tokens: Annotated[int | None, typer.Option(help="New overlap of neighbouring chunks in tokens.")] = None,
+    concurrency_key: ConcurrencyKey = None,
+    concurrency_limit: ConcurrencyLimit = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the job and print its result.")] = False,
 ) -> None:
     """Rebuild the index of a collection while the old one answers; prints the id of the job."""
     job = context.client.reindex(
-        name, embedding_model=embedding_model, chunk_tokens=chunk_tokens, chunk_overlap_tokens=chunk_overlap_tokens
+        name,
+        embedding_model=embedding_model,
+        chunk_tokens=chunk_tokens,
+        chunk_overlap_tokens=chunk_overlap_tokens,
+        concurrency_key=concurrency_key,
+        concurrency_limit=concurrency_limit,
     )
     if wait:
         print_results(context, [context.patient_client.wait(job)])
@@ -263,10 +270,15 @@ def move_documents(
     context: CommandContext,
     ids: Documents,
     collection: Annotated[str, typer.Option("--collection", "-c", help="Existing collection to move them into.")],
+    concurrency_key: ConcurrencyKey = None,
+    concurrency_limit: ConcurrencyLimit = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the jobs and print their results.")] = False,
 ) -> None:
     """Move documents into another collection; prints the ids of the jobs."""
-    jobs = [context.client.move_document(document, collection) for document in ids]
+    jobs = [
+        context.client.move_document(document, collection, concurrency_key=concurrency_key, concurrency_limit=concurrency_limit)
+        for document in ids
+    ]
     if wait:
         print_results(context, [context.patient_client.wait(job) for job in jobs])
     else:

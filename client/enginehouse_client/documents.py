@@ -94,13 +94,18 @@ class DocumentCalls(JobCalls):
         embedding_model: str | None = None,
         chunk_tokens: int | None = None,
         chunk_overlap_tokens: int | None = None,
+        concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
     ) -> Operation[Job]:
         """Rebuild the index of a collection, with the given settings or the current ones, and return the job. The old index
-        answers in the meantime. Raises NotFound, and Conflict while another reindex job runs."""
+        answers in the meantime. Of your jobs with the same ``concurrency_key``, at most ``concurrency_limit`` run at once. Raises
+        NotFound, and Conflict while another reindex job runs."""
         options = {
             "embedding_model": embedding_model,
             "chunk_tokens": chunk_tokens,
             "chunk_overlap_tokens": chunk_overlap_tokens,
+            "concurrency_key": concurrency_key,
+            "concurrency_limit": concurrency_limit,
         }
         body = {name: value for name, value in options.items() if value is not None}
         # A repeated request would be rejected because of the first one.
@@ -133,10 +138,15 @@ class DocumentCalls(JobCalls):
         response = yield from self._call("PATCH", f"/documents/{_name(document)}", json={"name": name})
         return Document.from_json(response.json())
 
-    def move_document(self, document: str, collection: str) -> Operation[Job]:
-        """Move a document into another collection that exists, and return the job. Its id, file and pages stay. Raises NotFound, and
-        Conflict if the document is being read; the job fails if the collection has its name or its bytes."""
-        path, body = f"/documents/{_name(document)}/move", {"collection": collection}
+    def move_document(
+        self, document: str, collection: str, *, concurrency_key: str | None = None, concurrency_limit: int | None = None
+    ) -> Operation[Job]:
+        """Move a document into another collection that exists, and return the job. Its id, file and pages stay. Of your jobs with the
+        same ``concurrency_key``, at most ``concurrency_limit`` run at once. Raises NotFound, and Conflict if the document is being
+        read; the job fails if the collection has its name or its bytes."""
+        path = f"/documents/{_name(document)}/move"
+        options = {"collection": collection, "concurrency_key": concurrency_key, "concurrency_limit": concurrency_limit}
+        body = {name: value for name, value in options.items() if value is not None}
         # A repeated request would be rejected because of the first one.
         response = yield from self._call("POST", path, json=body, repeatable=False)
         return Job.from_json(response.json())

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import FilePayload, Page, expect
+from playwright.sync_api import FilePayload, Page, Route, expect
 
 from testing.receiver import Receiver, status
 from testing.stack import Stack
@@ -224,6 +224,21 @@ def test_the_keyboard_alone_is_enough(page: Page, stack: Stack) -> None:
     expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
+
+
+def test_the_focus_stays_while_the_lists_load(page: Page, stack: Stack) -> None:
+    stack.post("/collections", {"name": "anchors"})
+    files = page.locator("#files")
+
+    def late(route: Route) -> None:
+        files.focus()
+        route.continue_()
+
+    page.route("**/collections", late)
+    # The address names no collection, so the list decides which one is shown.
+    page.goto("/ui/documents")
+    expect(page.get_by_role("heading", level=1)).not_to_have_text("default")
+    expect(files).to_be_focused()
 
 
 def test_the_whole_way_by_keyboard(page: Page, stack: Stack) -> None:

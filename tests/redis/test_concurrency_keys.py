@@ -250,6 +250,38 @@ def test_a_response_in_the_background_waits_for_its_key(
     assert (shown["concurrency_key"], shown["waiting_for"]) == ("crm", "concurrency_limit")
 
 
+def test_files_of_vector_stores_are_read_with_the_key(client: FlaskClient) -> None:
+    key = {"concurrency_key": "read", "concurrency_limit": 2}
+    files = []
+    for text in (b"a", b"b", b"c"):
+        form = {"file": (io.BytesIO(text), f"{text.decode()}.txt"), "purpose": "assistants"}
+        files.append(client.post("/v1/files", data=form).get_json()["id"])
+    store = client.post("/v1/vector_stores", json={"file_ids": files[:1], **key}).get_json()["id"]
+    client.post(f"/v1/vector_stores/{store}/files", json={"file_id": files[1], **key})
+    client.post(f"/v1/vector_stores/{store}/file_batches", json={"file_ids": files[2:], **key})
+    jobs = client.get("/jobs?kind=ingest").get_json()["data"]
+    assert [(job["concurrency_key"], job["concurrency_limit"]) for job in jobs] == [("read", 2)] * 3
+    refused = client.post(f"/v1/vector_stores/{store}/file_batches", json={"file_ids": files, "concurrency_limit": 2})
+    assert (refused.status_code, refused.get_json()["error"]["param"]) == (400, "concurrency_limit")
+
+
+def test_collections_are_reindexed_and_documents_moved_with_the_key(
+    client: FlaskClient,
+) -> None:
+    form = {"file": (io.BytesIO(b"x"), "x.txt")}
+    [uploaded] = client.post("/collections/old/documents", data=form).get_json()["data"]
+    client.post("/collections", json={"name": "new"})
+    client.post("/collections", json={"name": "new"})
+    assert client.post(f"/jobs/{uploaded['job']}/cancel").status_code == 200
+    key = {"concurrency_key": "index", "concurrency_limit": 2}
+    paths = {"/collections/old/reindex": {}, f"/documents/{uploaded['id']}/move": {"collection": "new"}}
+    for path, body in paths.items():
+        job = client.post(path, json={**body, **key}).get_json()
+        assert (job["concurrency_key"], job["concurrency_limit"]) == ("index", 2), path
+        refused = client.post(path, json={**body, "concurrency_limit": 2})
+        assert (refused.status_code, refused.get_json()["error"]["param"]) == (422, "concurrency_limit"), path
+
+
 def test_urls_are_fetched_with_the_key(client: FlaskClient) -> None:
     body = {"urls": ["https://example.org/a.txt"], "concurrency_key": "site", "concurrency_limit": 2}
     [fetch] = client.post("/collections/c/documents", json=body).get_json()["fetches"]

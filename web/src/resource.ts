@@ -1,6 +1,6 @@
 // Data of the server that a view shows and refreshes.
 
-import { signal, useSignal, type Signal } from "@preact/signals";
+import { signal, type Signal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import { ApiError } from "./api.ts";
 import { identity } from "./key.ts";
@@ -29,17 +29,15 @@ export function useResource<T>(
   load: (signal: AbortSignal, previous: T | null) => Promise<T>,
   seconds: number | ((data: T) => number) = 0,
 ): Resource<T> {
-  const data = useSignal<T | null>(null);
-  const error = useSignal<ApiError | null>(null);
-  const shownKey = useRef<string | null>(null);
+  // Made for each key, so that what belongs to another one is not shown for a moment.
+  const data = useMemo(() => signal<T | null>(null), [key]);
+  const error = useMemo(() => signal<ApiError | null>(null), [key]);
   const again = useRef<() => void>(() => {});
   const latest = useRef({ load, seconds });
   latest.current = { load, seconds };
   const version = `${identity.value}/${refreshes.value}`;
 
   useEffect(() => {
-    if (shownKey.current !== key) data.value = null;
-    shownKey.current = key;
     if (key === null) return;
     let running = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;

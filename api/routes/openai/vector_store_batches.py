@@ -38,7 +38,7 @@ BATCH_REPLY = Reply(description="The file batch.", model=responses.VectorStoreFi
 def create_file_batch(store: str) -> RouteResponse:
     collection, body = find_store(store), parse_openai_body(FileBatchRequest)
     param = "file_ids" if body.files is None else "files"
-    job = add_files(collection, body.entries, body.strategies, param)
+    job = add_files(collection, body.entries, body.strategies, param=param, concurrency=body.concurrency)
     return jsonify(describe_file_batch(find_file_batch(collection, file_batch_id(job))))
 
 

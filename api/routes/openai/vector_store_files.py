@@ -48,7 +48,7 @@ EXAMPLE = {"file_id": "file-01m84svpew31wcd91z2271xy1f", "attributes": {"year": 
 def add_vector_store_file(store: str) -> RouteResponse:
     collection, body = find_store(store), parse_openai_body(VectorStoreFileRequest)
     entry = BatchFile(file_id=body.file_id, attributes=body.attributes, chunking_strategy=body.chunking_strategy)
-    document = add_single_file(collection, entry)
+    document = add_single_file(collection, entry, body.concurrency)
     return jsonify(describe_file(document, find_store(store)))
 
 

@@ -45,7 +45,8 @@ def create_vector_store() -> RouteResponse:
     collection = create_store(body)
     if body.file_ids:
         try:
-            add_files(collection, [BatchFile(file_id=id) for id in dict.fromkeys(body.file_ids)], (), "file_ids")
+            files = [BatchFile(file_id=id) for id in dict.fromkeys(body.file_ids)]
+            add_files(collection, files, (), param="file_ids", concurrency=body.concurrency)
         except BaseException:
             submit_deletion({"collection_id": collection.id})
             services().documents.drop_collection(collection)

@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints
 from api.schemas.requests.fields import Name, RequestModel
 from api.schemas.requests.webhooks import JobWebhook
 from shared.documents.models import COLLECTION_NAME
+from shared.jobs.concurrency_fields import ConcurrencyFields
 
 ChunkTokens = Annotated[
     int, Field(ge=16, le=8192, description="the server's setting if omitted; at most the context of the embedding model")
@@ -37,7 +38,7 @@ class NewCollection(CollectionChanges):
     embedding_model: Name | None = Field(default=None, description="the default embedding model of the models file if omitted")
 
 
-class ReindexRequest(ChunkChanges):
+class ReindexRequest(ConcurrencyFields, ChunkChanges):
     """Omitted fields keep their value."""
 
     embedding_model: Name | None = Field(

@@ -36,7 +36,7 @@ class DocumentChanges(RequestModel):
     )
 
 
-class DocumentMove(RequestModel):
+class DocumentMove(ConcurrencyFields, RequestModel):
     """Where a document is moved."""
 
     collection: Annotated[str, StringConstraints(pattern=f"^{COLLECTION_NAME.pattern}$")] = Field(

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from shared.documents.filters import Scalar
+from shared.jobs.concurrency_fields import ConcurrencyFields
 from shared.openai.requests.batches import Metadata
 from shared.openai.requests.field_rules import FieldRule, OpenAIRequest
 from shared.openai.requests.file_search import Filters, RankingOptions, ResultCount
@@ -90,7 +91,7 @@ class ChunkingStrategy(BaseModel):
         return self
 
 
-class VectorStoreRequest(OpenAIRequest):
+class VectorStoreRequest(ConcurrencyFields, OpenAIRequest):
     """The body of ``POST /v1/vector_stores``."""
 
     name: Annotated[str, StringConstraints(max_length=256)] | None = Field(
@@ -144,7 +145,7 @@ class VectorStoreSearch(OpenAIRequest):
         return [self.query] if isinstance(self.query, str) else self.query
 
 
-class VectorStoreFileRequest(OpenAIRequest):
+class VectorStoreFileRequest(ConcurrencyFields, OpenAIRequest):
     """The body of ``POST /v1/vector_stores/<vector store>/files``."""
 
     file_id: FileId = Field(description="a file of `/v1/files`, of any purpose; `assistants` and `user_data` are usual")
@@ -170,7 +171,7 @@ class BatchFile(BaseModel):
     chunking_strategy: ChunkingStrategy | None = None
 
 
-class FileBatchRequest(OpenAIRequest):
+class FileBatchRequest(ConcurrencyFields, OpenAIRequest):
     """The body of ``POST /v1/vector_stores/<vector store>/file_batches``."""
 
     file_ids: list[FileId] | None = Field(

@@ -1,8 +1,8 @@
 // Documents: the collections, the documents of one of them, uploads and search.
 
-import { useSignal } from "@preact/signals";
+import { signal, useSignal } from "@preact/signals";
 import { FolderUp, Pencil, Plus, RotateCcw, Settings2, Trash2, Upload as UploadIcon, X } from "lucide";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { ApiError, call } from "../api.ts";
 import { signIn } from "../key.ts";
 import { remembered, refreshes, useResource } from "../resource.ts";
@@ -53,7 +53,7 @@ export function DocumentsView() {
           ))}
         </ul>
       </section>
-      <CollectionView key={name} name={name} collection={collection} />
+      <CollectionView name={name} collection={collection} />
       {document && <DocumentSheet key={document} id={document} collection={name} />}
       {creating.value && <CollectionDialog onClose={() => (creating.value = false)} />}
     </div>
@@ -176,13 +176,16 @@ const VALUES: Record<Order, (one: Document) => string | number> = {
 const narrow = matchMedia("(max-width: 640px)");
 const COLUMNS = "28px minmax(160px, 1fr) 140px 56px 64px 70px 100px 140px";
 
+// Without a key: if the address names no collection, the name changes once the collections are known, and the focus stays where it is.
 function CollectionView({ name, collection }: { name: string; collection: Collection | null }) {
   const state = query.value.get("state") ?? "";
   const { data, error, reload } = useDocuments(name, collections.value === null ? null : collection !== null, state);
-  const selected = useSignal<ReadonlySet<string>>(new Set());
-  const settings = useSignal(false);
-  const passwordFor = useSignal<Document | null>(null);
-  const changing = useSignal<Document[] | null>(null);
+  const { selected, settings, passwordFor, changing } = useMemo(() => ({
+    selected: signal<ReadonlySet<string>>(new Set()),
+    settings: signal(false),
+    passwordFor: signal<Document | null>(null),
+    changing: signal<Document[] | null>(null),
+  }), [name]);
   const small = useSignal(narrow.matches);
   useEffect(() => {
     const changed = () => (small.value = narrow.matches);
