@@ -25,7 +25,7 @@ from shared.jobs.maintenance import JobMaintenance
 from shared.jobs.models import Job
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import Worker, WorkerRegistry
-from shared.machine import is_stopped, machine_id, started
+from shared.machine import is_stopped, machine_id, start_ticks, started
 from shared.redis_connection import PREFIX, is_outage
 from shared.settings import Settings
 from shared.work_context import WorkContext, working_on
@@ -68,6 +68,7 @@ def describe_process(
         machine=machine_id(),
         pid=pid,
         started=started(pid),
+        start_ticks=start_ticks(pid),
         queues=queues,
         slots=slots,
         model=model,
