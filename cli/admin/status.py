@@ -11,6 +11,7 @@ from cli.admin.sections import Section, print_sections, size
 from cli.errors import CommandError
 from cli.local.running_stack import connect_to_stack
 from cli.output import Output, clock, first_line
+from shared.documents.data_warnings import data_warnings
 from shared.jobs.models import Status
 from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
@@ -33,6 +34,7 @@ def show_status(settings: Settings, *, explicit: bool, out: Output) -> bool:
     try:
         client = connect_to_stack(settings, explicit=explicit)
         status |= _read_redis(client)
+        status["problems"] += [f"{warning}." for warning in data_warnings(client, settings)]
     except CommandError as error:
         status["problems"].append(str(error))
     except redis.RedisError as error:
