@@ -8,10 +8,10 @@ from typing import Any
 
 from api.caller import caller
 from api.caller_limits import caller_limits
-from api.data_warnings import data_warnings
 from api.operations_state import list_gpus_json, list_queues_json
 from api.owned_jobs import job_rights
 from api.services import owner, services
+from shared.documents.data_warnings import data_warnings
 from shared.documents.index_health import list_problems
 from shared.jobs.job_filter import JobFilter
 from shared.rights import DOCUMENTS, WEBHOOKS
@@ -101,7 +101,7 @@ def _server() -> Iterator[Attention]:
     if missing:
         message = f"The disk is nearly full: jobs and uploads are refused until {missing:,} bytes are free."
         yield Attention("disk_full", message)
-    for warning in data_warnings():
+    for warning in data_warnings(services().redis, services().settings):
         yield Attention("data_warning", warning)
     number = len(services().queries.dead_letters(MAX_DEAD_LETTERS))
     if number:

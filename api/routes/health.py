@@ -3,12 +3,12 @@
 import redis
 from flask import Blueprint, jsonify
 
-from api.data_warnings import data_warnings
 from api.index_server import index_answers
 from api.openapi.operation import Operation, Reply, describe
 from api.responses import RouteResponse
 from api.schemas import responses
 from api.services import services
+from shared.documents.data_warnings import data_warnings
 from shared.documents.index_health import is_silent
 from shared.jobs.model_assignments import ModelAssignment
 from shared.jobs.queue_names import generation_queue
@@ -56,7 +56,7 @@ def check_readiness() -> RouteResponse:
     try:
         workers, assignments = context.live_workers(), context.active_assignments()
         index_silent = is_silent(context.redis)
-        warnings = data_warnings()
+        warnings = data_warnings(services().redis, services().settings)
     except redis.RedisError as error:
         return jsonify({"status": "not_ready", "waiting_for": [f"Redis ({type(error).__name__})"]}), 503
     missing = _missing_index(index_silent) + _missing_models(workers, assignments)

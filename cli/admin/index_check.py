@@ -91,7 +91,7 @@ def check_collections(client: redis.Redis, settings: Settings, *, fix: bool, as_
         ]
         console.print_json(json.dumps(report), ensure_ascii=True)
     else:
-        console.print(f"{len(problems)} problems in {check.collections} collections, {len(problems) - len(left)} fixed.")
+        console.print(f"Collections: {check.collections}, problems: {len(problems)}, fixed: {len(problems) - len(left)}.")
     return len(left)
 
 

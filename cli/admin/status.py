@@ -11,7 +11,9 @@ from cli.admin.sections import Section, print_sections, size
 from cli.errors import CommandError
 from cli.local.running_stack import connect_to_stack
 from cli.output import Output, clock, first_line
+from shared.documents.data_warnings import data_warnings
 from shared.jobs.models import Status
+from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
 from shared.jobs.stats import StatsReader
 from shared.jobs.worker_registry import WorkerRegistry
@@ -32,6 +34,7 @@ def show_status(settings: Settings, *, explicit: bool, out: Output) -> bool:
     try:
         client = connect_to_stack(settings, explicit=explicit)
         status |= _read_redis(client)
+        status["problems"] += [f"{warning}." for warning in data_warnings(client, settings)]
     except CommandError as error:
         status["problems"].append(str(error))
     except redis.RedisError as error:
@@ -73,10 +76,12 @@ def _read_redis(client: redis.Redis) -> dict[str, Any]:
     registry = WorkerRegistry(client)
     stats, workers = StatsReader(client).collect(), registry.alive(ALIVE_SECONDS)
     memory: Any = client.info("memory")
+    pauses = Pauses(client)
+    paused, drained = pauses.since("queue"), pauses.since("worker")
     return {
         "redis": {"used": memory["used_memory"], "limit": memory["maxmemory"] or None},
         "queues": [
-            {"queue": name, "waiting": queue.waiting, "oldest": queue.oldest_ms / 1000}
+            {"queue": name, "waiting": queue.waiting, "oldest": queue.oldest_ms / 1000, "paused": _seconds(paused.get(name))}
             for name, queue in sorted(stats.queues.items())
         ],
         "jobs": {"open": stats.open, "running": stats.running, "dead_letters": stats.dead_letters},
@@ -84,6 +89,7 @@ def _read_redis(client: redis.Redis) -> dict[str, Any]:
         "workers": [
             {"worker": worker.name, "pool": worker.pool, "running": worker.running, "slots": worker.slots}
             | {"model": worker.model, "phase": worker.phase, "message": worker.message}
+            | {"drained": _seconds(drained.get(worker.name))}
             for worker in sorted(workers, key=lambda worker: worker.name)
         ],
         # Such a worker does not count as alive.
@@ -94,6 +100,10 @@ def _read_redis(client: redis.Redis) -> dict[str, Any]:
         ],
         "last_failures": _last_failures(client),
     }
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
 
 
 def _last_failures(client: Any) -> list[dict[str, Any]]:
@@ -129,6 +139,12 @@ def find_problems(status: dict[str, Any]) -> list[str]:
     problems += [
         f"No {pool} worker is alive." for pool in ("gpu", "cpu", "io") if pool not in alive and _is_expected(pool, status)
     ]
+    problems += [
+        f"Queue {queue['queue']} is paused, and jobs wait in it ({queue['waiting']}): "
+        f"`enginehouse queues resume {queue['queue']}` lets them run."
+        for queue in status["queues"]
+        if queue["waiting"] and queue.get("paused") is not None
+    ]
     return problems + [
         f"Model {worker['model']} failed on {worker['worker']}: {worker['message']}"
         for worker in status["workers"]
@@ -163,16 +179,23 @@ def _print(status: dict[str, Any], out: Output) -> None:
     sections.append(Section("resources", ("resource", "size", ""), resources))
     if memory is not None:
         jobs = of([status["jobs"]], "open", "running", "dead_letters")
-        queues = [(queue["queue"], queue["waiting"], f"{queue['oldest']:.0f} s") for queue in status["queues"]]
+        queues = [
+            (queue["queue"], queue["waiting"], f"{queue['oldest']:.0f} s", _since(queue["paused"])) for queue in status["queues"]
+        ]
         columns = ("worker", "pool", "running", "slots", "model", "phase")
+        workers = [(*(worker[name] for name in columns), _since(worker["drained"])) for worker in status["workers"]]
         failures = [
             (item["job"], item["kind"], item["owner"], clock(item["ended"]), first_line(item["code"]))
             for item in status["last_failures"]
         ]
         sections += [
             Section("jobs", ("open", "running", "dead letters"), jobs),
-            Section("queues", ("queue", "waiting", "oldest"), queues),
-            Section("workers", columns, of(status["workers"], *columns)),
+            Section("queues", ("queue", "waiting", "oldest", "paused"), queues),
+            Section("workers", (*columns, "drained"), workers),
             Section("last failures", ("job", "kind", "owner", "ended", "code"), failures),
         ]
     print_sections(sections, out)
+
+
+def _since(seconds: float | None) -> str:
+    return "" if seconds is None else f"since {clock(seconds)}"

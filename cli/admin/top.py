@@ -6,7 +6,7 @@ Rates are differences between two readings of the metrics' counters, so they cov
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from cli.admin.sections import Section, print_sections, size
 from cli.output import Output
 from cli.safe_text import safe_line
 from shared.jobs.models import Job, Status
+from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
 from shared.jobs.stats import Stats, StatsReader
 from shared.jobs.worker_registry import Worker, WorkerRegistry
@@ -41,6 +42,8 @@ class Reading:
     oldest: Sequence[Job]
     memory: Mapping[str, Any]
     disk_free: int | None
+    paused_queues: Container[str]
+    drained_workers: Container[str]
 
 
 def read_state(client: Any, settings: Settings) -> Reading:
@@ -49,6 +52,7 @@ def read_state(client: Any, settings: Settings) -> Reading:
         disk_free: int | None = shutil.disk_usage(settings.data_dir).free
     except OSError:
         disk_free = None
+    pauses = Pauses(client)
     return Reading(
         redis_time_ms(client),
         StatsReader(client).collect(),
@@ -56,6 +60,8 @@ def read_state(client: Any, settings: Settings) -> Reading:
         _oldest_jobs(client),
         client.info("memory"),
         disk_free,
+        pauses.since("queue"),
+        pauses.since("worker"),
     )
 
 
@@ -78,6 +84,9 @@ def sections_of(before: Reading, now: Reading) -> list[Section]:
         grown = _total(now.stats, group, name) - _total(before.stats, group, name)
         return max(0, grown) / seconds
 
+    def phase(worker: Worker) -> str:
+        return "drained" if worker.name in now.drained_workers else worker.phase
+
     waiting = sum(queue.waiting for queue in now.stats.queues.values())
     limit = now.memory["maxmemory"]
     summary = [
@@ -99,11 +108,12 @@ def sections_of(before: Reading, now: Reading) -> list[Section]:
             f"{queue.oldest_ms / 1000:.0f} s",
             f"{rate('entered', name):.1f}",
             f"{rate('claimed', name):.1f}",
+            "paused" if name in now.paused_queues else "",
         )
         for name, queue in sorted(now.stats.queues.items())
     ]
     workers = [
-        (worker.name, worker.pool, f"{worker.running}/{worker.slots}", worker.model, worker.phase, *_engine(worker))
+        (worker.name, worker.pool, f"{worker.running}/{worker.slots}", worker.model, phase(worker), *_engine(worker))
         for worker in now.workers
     ]
     gpus = [
@@ -118,7 +128,7 @@ def sections_of(before: Reading, now: Reading) -> list[Section]:
     ]
     return [
         Section("server", ("what", "value"), summary),
-        Section("queues", ("queue", "waiting", "oldest", "in / s", "out / s"), queues),
+        Section("queues", ("queue", "waiting", "oldest", "in / s", "out / s", "state"), queues),
         Section("workers", ("worker", "pool", "slots", "model", "phase", "batch", "tokens / s", "cache"), workers),
         Section("gpus", ("worker", "gpu", "memory", "busy", "°C", "W"), gpus),
         Section("documents", ("stage", "documents"), stages),

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import redis
@@ -26,8 +27,8 @@ CHECK_SECONDS = 0.2
 class Worker:
     """One worker.
 
-    ``machine`` distinguishes equal process ids on different hosts and in different containers; ``started`` distinguishes a process
-    from a later one with the same id. ``parent`` is the process that gives this one its jobs, if it is the child of a prefork pool.
+    ``machine`` distinguishes equal process ids on different hosts and in different containers; ``start_ticks`` distinguishes a process
+    from a later one with the same id, or ``started`` if it is 0, as it is for workers of earlier versions. ``parent`` is the process that gives this one its jobs, if it is the child of a prefork pool.
     ``phase`` is ``loading``, ``warming``, ``ready``, ``failed`` (``message`` has the reason),
     ``draining`` (before it unloads its model) or ``unloaded`` (no model). ``idle_ms`` is the time since its last job. ``since`` is the
     time of its first heartbeat, in Unix milliseconds, and ``version`` that of its code.
@@ -39,6 +40,7 @@ class Worker:
     machine: str
     pid: int
     started: float
+    start_ticks: int = 0
     queues: tuple[str, ...]
     slots: int
     running: int = 0
@@ -69,8 +71,12 @@ class Worker:
 
 
 def this_process() -> str:
-    """The name of this process among all machines."""
-    pid = os.getpid()
+    """The name of this process among all machines. It stays the same when the clock is set."""
+    return _process_name(os.getpid())
+
+
+@cache
+def _process_name(pid: int) -> str:
     return f"{machine_id()} {pid} {started(pid)}"
 
 
@@ -150,7 +156,7 @@ class WorkerRegistry:
 
     def is_dead_neighbour(self, worker: Worker) -> bool:
         """Whether a worker ran on this machine and its process has ended."""
-        return worker.machine == machine_id() and not is_alive(worker.pid, worker.started)
+        return worker.machine == machine_id() and not is_alive(worker.pid, worker.started, worker.start_ticks)
 
     def has_served(self, model: str) -> bool:
         """Whether any worker has ever served this model. A yes is remembered for ``SERVED_SECONDS``."""

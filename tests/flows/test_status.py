@@ -30,6 +30,7 @@ def test_the_status_shows_processes_queues_workers_and_failures(own: Stack) -> N
     done = run(own, "status", "--json")
     status = json.loads(done.stdout)
     assert (done.returncode, status["problems"]) == (0, [])
+    assert {queue["paused"] for queue in status["queues"]} == {worker["drained"] for worker in status["workers"]} == {None}
     assert {"api", "redis", "chroma", "gpu0", "cpu", "io"} <= {item["process"] for item in status["processes"]}
     assert {worker["pool"] for worker in status["workers"]} == {"gpu", "cpu", "io"}
     [gpu] = [worker for worker in status["workers"] if worker["pool"] == "gpu"]
@@ -77,7 +78,7 @@ def test_top_shows_rates_and_the_oldest_jobs_once_in_a_pipe(own: Stack) -> None:
     assert own.ended(slow)["status"] == "cancelled"
     shown = json.loads(run(own, "top", "--json", "--interval", "0.2").stdout)
     [queue] = [queue for queue in shown["queues"] if queue["queue"] == "gpu.echo"]
-    assert set(queue) == {"queue", "waiting", "oldest", "in / s", "out / s"}
+    assert set(queue) == {"queue", "waiting", "oldest", "in / s", "out / s", "state"}
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,17 @@ def test_a_pool_that_was_left_out_is_no_problem(
         "workers": [{"pool": pool, "phase": "ready"} for pool in ("gpu", "cpu", "io") if pool in started and pool not in missing],
     }
     assert find_problems(status) == [f"No {pool} worker is alive." for pool in missing]
+
+
+def test_jobs_in_a_paused_queue_are_a_problem() -> None:
+    queues = [
+        {"queue": "cpu", "waiting": 2, "paused": 1.0},
+        {"queue": "io", "waiting": 0, "paused": 1.0},
+        {"queue": "gpu.echo", "waiting": 2, "paused": None},
+    ]
+    workers = [{"pool": pool, "phase": "ready"} for pool in ("gpu", "cpu", "io")]
+    [problem] = find_problems({"redis": {}, "started": {}, "processes": [], "queues": queues, "workers": workers})
+    assert problem.startswith("Queue cpu is paused, and jobs wait in it (2):")
 
 
 def test_a_stopped_engine_is_reported_at_once(own: Stack) -> None:

@@ -1,4 +1,4 @@
-"""``enginehouse keys`` and ``dead-letters`` on a Redis without a stack."""
+"""``enginehouse keys``, ``dead-letters`` and ``status`` on a Redis without a stack."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,13 @@ import redis
 
 from cli.admin.api_keys import create_key, list_keys, revoke_key
 from cli.admin.dead_letters import DeadLetters
+from cli.admin.status import show_status
 from cli.output import Output
+from shared.documents.data_state import FolderState, write_folder
 from shared.jobs.submission import Submission
 from shared.owners.closed_marker import ClosedMarker
 from shared.owners.store import ApiKeys
+from shared.settings import Settings
 from tests.conftest import Clock, JobSystem
 
 TEXT, JSON = Output(as_json=False), Output(as_json=True)
@@ -89,3 +92,12 @@ def test_dead_letters_are_lines_in_a_pipe(system: JobSystem, clock: Clock, capsy
     assert (fields[:3], fields[4]) == ([job, "generate", "ada"], str(system.settings.max_attempts))
     letters.print_all(JSON)
     assert [letter["id"] for letter in json.loads(capsys.readouterr().out)] == [job]
+
+
+def test_the_status_reports_that_redis_lost_its_records(
+    redis_client: redis.Redis, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(settings.data_dir, FolderState(id="of the folder", changes=3))
+    assert not show_status(settings, explicit=True, out=JSON)
+    [problem] = json.loads(capsys.readouterr().out)["problems"]
+    assert problem == "Redis has lost the records of documents: run `enginehouse collections recover`."

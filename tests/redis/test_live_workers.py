@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from shared.jobs.worker_registry import Worker, WorkerRegistry
-from shared.machine import machine_id, started
+from shared.machine import machine_id, start_ticks, started
 from testing.waiting import wait_until
 
 
@@ -32,6 +32,7 @@ def test_a_process_that_stops_goes_on_and_ends_is_noticed(redis_client: redis.Re
         machine=machine_id(),
         pid=process.pid,
         started=started(process.pid),
+        start_ticks=start_ticks(process.pid),
         queues=("io",),
         slots=1,
     )

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from cli.admin.top import read_state, render, sections_of
 from shared.jobs.models import Status
+from shared.jobs.pauses import Pauses
 from shared.jobs.submission import Submission
 from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.settings import Settings
@@ -62,6 +63,18 @@ def test_rates_are_those_between_two_readings(system: JobSystem, redis_client: r
     oldest = sections["oldest jobs"].rows
     assert [row[0] for row in oldest] == sorted(jobs)
     assert {row[3] for row in oldest} == {"in_progress", "queued"}
+
+
+def test_paused_queues_and_drained_workers_are_shown(system: JobSystem, redis_client: redis.Redis, settings: Settings) -> None:
+    beat(redis_client, 1)
+    submit(system)
+    pauses = Pauses(redis_client)
+    pauses.pause("queue", "gpu.a")
+    pauses.pause("worker", "gpu0@h")
+    state = read_state(redis_client, settings)
+    sections = {section.name: section for section in sections_of(state, state)}
+    assert [(row[0], row[-1]) for row in sections["queues"].rows] == [("gpu.a", "paused")]
+    assert [(row[0], row[4]) for row in sections["workers"].rows] == [("gpu0@h", "drained")]
 
 
 def test_jobs_that_ended_are_not_among_the_oldest(system: JobSystem, redis_client: redis.Redis, settings: Settings) -> None:

@@ -32,7 +32,6 @@ class Stage:
             self.transitions,
             self.publisher,
             {"generate": handler},
-            clock=self.clock,
             sleep=self.clock.sleep,
         )
 

@@ -1,11 +1,15 @@
 """Outages of Redis: which errors are one, and retries of calls through it."""
 
+import logging
+
 import pytest
 import redis
 
 from shared.redis_connection import is_outage
 from tests.unit.runtime_fakes import ManualClock
-from workers.runtime.outage import retry_through_outage
+from workers.runtime.outage import OutageLog, retry_through_outage
+
+LOGGER = logging.getLogger("test.outage")
 
 
 def failing(times: int, error: Exception) -> tuple[list[int], object]:
@@ -23,22 +27,51 @@ def failing(times: int, error: Exception) -> tuple[list[int], object]:
 def test_a_call_is_repeated_until_redis_answers() -> None:
     clock = ManualClock()
     calls, call = failing(3, redis.TimeoutError("late"))
-    assert retry_through_outage(call, seconds=10, subject="test", clock=clock, sleep=clock.sleep) == "done"
+    assert retry_through_outage(call, OutageLog(LOGGER, "test"), sleep=clock.sleep) == "done"
     assert len(calls) == 4
+
+
+def test_an_outage_has_two_lines_in_the_log_however_long_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    clock = ManualClock()
+    outage = OutageLog(LOGGER, "queue pages", clock=clock)
+    outage.note_success()
+    with caplog.at_level(logging.INFO):
+        for _ in range(100):
+            outage.note_failure(redis.ConnectionError("refused"), "its jobs wait")
+            clock.sleep(0.5)
+        outage.note_success()
+        outage.note_success()
+    assert caplog.messages == [
+        "queue pages: Redis is unavailable (refused); its jobs wait",
+        "queue pages: Redis is back after 50 s",
+    ]
+
+
+def test_a_call_that_began_before_a_failure_does_not_end_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+    clock = ManualClock()
+    outage = OutageLog(LOGGER, "queue pages", clock=clock)
+    started = clock()
+    clock.sleep(1)
+    outage.note_failure(redis.ConnectionError("refused"), "its jobs wait")
+    with caplog.at_level(logging.INFO):
+        outage.note_success(started)
+        assert not [message for message in caplog.messages if "back" in message]
+        outage.note_success(clock())
+    assert caplog.messages[-1] == "queue pages: Redis is back after 0 s"
 
 
 def test_an_error_that_is_no_outage_is_raised_at_once() -> None:
     clock = ManualClock()
     calls, call = failing(1, ValueError("bug"))
     with pytest.raises(ValueError, match="bug"):
-        retry_through_outage(call, seconds=10, subject="test", clock=clock, sleep=clock.sleep)
+        retry_through_outage(call, OutageLog(LOGGER, "test"), sleep=clock.sleep)
     assert len(calls) == 1
 
 
 def test_an_outage_is_raised_once_the_sleep_was_interrupted() -> None:
     calls, call = failing(9, redis.ConnectionError("refused"))
     with pytest.raises(redis.ConnectionError):
-        retry_through_outage(call, seconds=10, subject="test", clock=ManualClock(), sleep=lambda seconds: True)
+        retry_through_outage(call, OutageLog(LOGGER, "test"), sleep=lambda seconds: True)
     assert len(calls) == 1
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from shared.errors import ModelUnavailable
 from workers.control_texts import ControlTexts
+from workers.index.library_imports import IMPORTS
 
 # https://huggingface.co/Qwen/Qwen3-Reranker-0.6B
 CHATML_TEMPLATE = """\
@@ -47,7 +48,8 @@ def template_for(location: str, name: str, template: str | None, *, local_files_
 
     It is ``template``, if the entry of the model has one, or that of Qwen3-Reranker. Raises ModelUnavailable if neither fits.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    with IMPORTS:
+        from transformers import AutoConfig, AutoTokenizer
 
     architectures = AutoConfig.from_pretrained(location, local_files_only=local_files_only).architectures or [""]
     if template is not None or not architectures[0].endswith("ForCausalLM"):

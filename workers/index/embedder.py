@@ -18,6 +18,7 @@ from shared.errors import EmbeddingModelMismatch, ModelUnavailable
 from shared.machine import release_heap
 from shared.models.catalogue import EMBED, Catalogue
 from workers.index.hash_embedder import SCHEME, HashEmbedder
+from workers.index.library_imports import IMPORTS
 from workers.index.prefixes import Prefixes, TextRole
 
 logger = logging.getLogger(__name__)
@@ -231,10 +232,11 @@ def locate(name: str, url: str, *, marker: str = "modules.json") -> str:
 
 def _load(name: str, url: str, threads: int | None, device: str) -> tuple[Any, Any, str]:
     # Imported here because it takes seconds and a few hundred MB, which only a process that embeds should pay.
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from tokenizers import Tokenizer
-    from transformers.utils.logging import disable_progress_bar
+    with IMPORTS:
+        import torch
+        from sentence_transformers import SentenceTransformer
+        from tokenizers import Tokenizer
+        from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     location = locate(name, url)

@@ -12,6 +12,7 @@ from shared.errors import ModelUnavailable
 from shared.models.catalogue import RERANK, Catalogue
 from workers.index.causal_reranking import check_labels, is_causal, template_for, without_control_tokens
 from workers.index.embedder import MIN_FREE_GPU_BYTES, locate
+from workers.index.library_imports import IMPORTS
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ class CrossEncoderReranker:
         self._loaded: tuple[int, Any] | None = None
 
     def score_documents(self, query: str, documents: Sequence[str]) -> list[float]:
-        import torch
+        with IMPORTS:
+            import torch
 
         with self._lock:
             model, texts = self._load(), [query, *documents]
@@ -100,8 +102,9 @@ class Rerankers:
 
 def _load(name: str, url: str, chat_template: str | None) -> Any:
     # Imported here because it takes seconds and a few hundred MB, which only a process that ranks should pay.
-    import torch
-    from sentence_transformers import CrossEncoder
+    with IMPORTS:
+        import torch
+        from sentence_transformers import CrossEncoder
 
     location = locate(name, url, marker="config.json")
     free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from shared.documents.text_index import ChunkRef
 from shared.errors import IndexUnavailable, ReindexNeeded
 from shared.urls import without_login
+from workers.index.library_imports import IMPORTS
 
 logger = logging.getLogger(__name__)
 
@@ -243,9 +244,10 @@ class VectorStore:
 
 
 def _connect(url: str) -> Any:
-    import chromadb
-    import httpx
-    from chromadb.config import Settings
+    with IMPORTS:
+        import chromadb
+        import httpx
+        from chromadb.config import Settings
 
     # The client's constructor sends requests without a timeout, so it is created only once the server answers.
     _heartbeat(url)
@@ -285,7 +287,8 @@ def _hit(vector_id: str, score: float) -> VectorHit:
 
 def _exact_search(collection: Any, vector: Sequence[float], limit: int, ids: list[str] | None) -> list[VectorHit]:
     """The nearest chunks by comparison with every vector. All vectors have length 1."""
-    import numpy
+    with IMPORTS:
+        import numpy
 
     found = collection.get(ids=ids, include=["embeddings"])
     if not found["ids"]:
@@ -302,7 +305,8 @@ def _all_ids(client: Any, index: str) -> list[str]:
 
 
 def _read_vectors(client: Any, index: str, ids: list[str]) -> tuple[list[ChunkRef], bytes]:
-    import numpy
+    with IMPORTS:
+        import numpy
 
     collection = _existing_collection(client, index)
     page = {"ids": [], "embeddings": []} if collection is None else collection.get(ids=ids, include=["embeddings"])

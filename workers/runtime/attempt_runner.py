@@ -5,7 +5,6 @@ the handler did to an ``Ending``, and ``TRANSITIONS`` maps each ending to the on
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from shared.jobs.transitions import Event, JobTransitions
 from shared.redis_connection import is_outage
 from workers.runtime.attempt import Attempt, AttemptStopped, CheckedHandler, Handler, Handover, Result, StopReason
 from workers.runtime.event_publisher import EventPublisher
-from workers.runtime.outage import retry_through_outage
+from workers.runtime.outage import OutageLog, retry_through_outage
 
 logger = logging.getLogger(__name__)
 
@@ -142,14 +141,12 @@ class AttemptRunner:
         event_publisher: EventPublisher,
         handlers: Mapping[str, Handler],
         *,
-        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         """``sleep`` pauses between two offers of an ending to an unavailable Redis; it returns true when there are to be no more."""
         self._transitions = transitions
         self._event_publisher = event_publisher
         self._handlers = handlers
-        self._clock = clock
         self._sleep = sleep
 
     def run_attempt(self, attempt: Attempt) -> Outcome:
@@ -206,9 +203,7 @@ class AttemptRunner:
         def write_end() -> str:
             return self._event_publisher.finish_stream(attempt.events, write) if transition.ends_stream else write(None)
 
-        answer = retry_through_outage(
-            write_end, seconds=math.inf, subject=f"job {attempt.job.id}", clock=self._clock, sleep=self._sleep
-        )
+        answer = retry_through_outage(write_end, OutageLog(logger, f"job {attempt.job.id}"), sleep=self._sleep)
         if answer == "lost" and attempt.released:
             return Outcome.RELEASED
         return transition.outcome if answer == "ok" else Outcome(answer)

@@ -20,7 +20,7 @@ from typing import Any
 
 import redis
 from celery import Celery, bootsteps
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.signals import (
     celeryd_after_setup,
     setup_logging,
@@ -247,6 +247,8 @@ class CeleryWorker:
     def _connect_signals(self) -> None:
         # Celery warns against running as root, because workers that accept pickle then run any code as root. Ours accept only JSON.
         warnings.filterwarnings("ignore", category=SecurityWarning)
+        # At each outage, Celery announces that a later release will cancel tasks which are acknowledged late. There are none.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         setup_logging.connect(self._configure_logs, weak=False)
         celeryd_after_setup.connect(self._on_worker_start, weak=False)
         worker_shutting_down.connect(self._on_stop_request, weak=False)

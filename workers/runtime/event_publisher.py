@@ -16,6 +16,7 @@ from typing import TypeVar
 from shared.jobs.transitions import Event, JobTransitions
 from shared.redis_connection import is_outage
 from workers.runtime.event_buffer import EventBuffer
+from workers.runtime.outage import OutageLog
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class EventPublisher:
         self._lock = threading.Lock()
         self._work = threading.Event()
         self._urgent_work = threading.Event()
+        self._outage = OutageLog(logger, "events of jobs")
 
     def enqueue_buffer(self, buffer: EventBuffer) -> None:
         """Have this buffer written with the next batch, or at once if it has the first text of its attempt."""
@@ -95,12 +97,13 @@ class EventPublisher:
             answers = self._transitions.append_events(events)
         except Exception as error:  # the top of the publishing thread: events are kept and written later
             if is_outage(error):
-                logger.warning("Redis is unavailable (%s); events of %d jobs are kept", error, len(buffers))
+                self._outage.note_failure(error, f"those of {len(buffers)} jobs are kept")
             else:
                 logger.exception("writing events failed")
             for buffer in buffers:
                 self.enqueue_buffer(buffer)
             return
+        self._outage.note_success()
         by_lease = {buffer.lease: buffer for buffer in buffers}
         for event, answer in zip(events, answers, strict=True):
             buffer = by_lease[event.job, event.attempt]

@@ -20,6 +20,7 @@ from shared.jobs.worker_registry import Worker, WorkerRegistry
 from shared.machine import machine_id
 from shared.redis_connection import is_outage
 from shared.settings import Settings
+from workers.runtime.outage import OutageLog
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +191,7 @@ class MaintenanceThread(threading.Thread):
         self._interval = interval
         self._stopping = stopping
         self._on_outage = on_outage
+        self._outage = OutageLog(logger, "maintenance")
         self._clock = clock
 
     def run(self) -> None:
@@ -203,10 +205,11 @@ class MaintenanceThread(threading.Thread):
                 duty(self._clock())
             except Exception as error:  # the top of this thread, which must live as long as the process
                 if is_outage(error):
-                    logger.warning("Redis is unavailable (%s); maintenance waits", error)
+                    self._outage.note_failure(error, "it waits")
                     self._on_outage(self._clock())
                     return
                 logger.exception("%s failed", duty.__qualname__)
+        self._outage.note_success()
 
     def _duties(self) -> Iterator[Callable[[float], None]]:
         yield self._begin_round

@@ -6,7 +6,6 @@ depends neither on Celery nor on what the jobs do. Each duty of a thread is a me
 
 import json
 import logging
-import math
 import os
 import threading
 import time
@@ -26,7 +25,7 @@ from shared.jobs.maintenance import JobMaintenance
 from shared.jobs.models import Job
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import Worker, WorkerRegistry
-from shared.machine import is_stopped, machine_id, started
+from shared.machine import is_stopped, machine_id, start_ticks, started
 from shared.redis_connection import PREFIX, is_outage
 from shared.settings import Settings
 from shared.work_context import WorkContext, working_on
@@ -35,7 +34,7 @@ from workers.runtime.attempt_runner import AttemptRunner
 from workers.runtime.attempt_spans import attempt_span, end_attempt_span
 from workers.runtime.event_publisher import EventPublisher
 from workers.runtime.lease_alarm import LeaseAlarm
-from workers.runtime.outage import retry_through_outage
+from workers.runtime.outage import OutageLog, retry_through_outage
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +68,7 @@ def describe_process(
         machine=machine_id(),
         pid=pid,
         started=started(pid),
+        start_ticks=start_ticks(pid),
         queues=queues,
         slots=slots,
         model=model,
@@ -129,6 +129,8 @@ class WorkerRuntime:
         self._worker_registry = worker_registry
         self._clock = clock
         self._event_publisher = EventPublisher(transitions)
+        self._lease_outage = OutageLog(logger, "leases")
+        self._claim_outage = OutageLog(logger, "claims of jobs")
         self._runner = AttemptRunner(transitions, self._event_publisher, handlers, sleep=self._out_of_time.wait)
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._last_used = clock()
@@ -332,8 +334,7 @@ class WorkerRuntime:
             lambda: self._transitions.claim_for_slot(
                 queue, self.worker.id, token, slots=slots, reserved=reserved, retried=next(calls) > 0
             ),
-            seconds=math.inf,
-            subject=f"claim from queue {queue}",
+            self._claim_outage,
             sleep=self._out_of_time.wait,
         )
 
@@ -363,9 +364,10 @@ class WorkerRuntime:
             try:
                 self.renew_leases()
                 self.send_heartbeat()
+                self._lease_outage.note_success()
             except Exception as error:  # the top of this thread, which must live as long as the process
                 if is_outage(error):
-                    logger.warning("Redis is unavailable (%s); %d leases are not renewed", error, len(self._attempts))
+                    self._lease_outage.note_failure(error, f"{len(self._attempts)} are not renewed")
                 else:
                     logger.exception("renewing leases failed")
             self._heartbeat_due.wait(self._settings.renew_seconds)

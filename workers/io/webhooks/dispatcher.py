@@ -7,7 +7,6 @@ again under the same ``webhook-id``.
 
 import json
 import logging
-import math
 import random
 import threading
 import time
@@ -28,7 +27,7 @@ from shared.webhooks.deliveries import CHANNEL, Deliveries, Delivery, DeliveryOu
 from shared.webhooks.endpoints import OPENAI_EVENTS, Endpoints
 from shared.webhooks.ssrf import AddressPolicy, parse_networks
 from workers.io.webhooks.http_sender import HttpSender, Reply
-from workers.runtime.outage import retry_through_outage
+from workers.runtime.outage import OutageLog, retry_through_outage
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +61,7 @@ class WebhookDispatcher:
         # An attempt has its own time limit, so its lease needs no renewal; the extra seconds are for Redis.
         self._lease_seconds = settings.webhook_seconds + 5
         self._paused = paused
+        self._outage = OutageLog(logger, "webhook deliveries")
         self._stopping = threading.Event()
         self._work = threading.Condition()
         self._senders: list[threading.Thread] = []
@@ -137,7 +137,7 @@ class WebhookDispatcher:
 
     def _through_outage(self, call: Callable[[], T]) -> T:
         """Call until Redis answers or this dispatcher stops: a claimed delivery is not lost because Redis restarts."""
-        return retry_through_outage(call, seconds=math.inf, subject="webhook deliveries", sleep=self._stopping.wait)
+        return retry_through_outage(call, self._outage, sleep=self._stopping.wait)
 
     def _signing_secrets(self, delivery: Delivery) -> list[str]:
         # If the endpoint was deleted after the claim, its secret is gone, so the owner's secret signs.
