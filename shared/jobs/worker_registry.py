@@ -119,6 +119,7 @@ class WorkerRegistry:
 
     def alive(self, within_seconds: float) -> list[Worker]:
         """Workers with a heartbeat within this time. Workers on this machine must also have a process that runs and is not stopped."""
+        pipeline: Any
         with self._client.pipeline(transaction=False) as pipeline:
             texts, redis_time = pipeline.hgetall(PREFIX + "workers").time().execute()
         since = (self._clock() if self._clock else time_reply_ms(redis_time)) - within_seconds * 1000
@@ -155,7 +156,7 @@ class WorkerRegistry:
         return served
 
 
-def _from_text(text: str) -> Worker:
+def _from_text(text: str | bytes) -> Worker:
     """A worker as the heartbeat script has written it."""
     values = json.loads(text)
     values["queues"] = tuple(values["queues"].split())
