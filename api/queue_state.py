@@ -6,26 +6,28 @@ from typing import Any
 from api.services import services
 from shared.jobs.models import Job
 from shared.jobs.queue_names import model_of_queue
+from shared.jobs.queue_snapshot import QueueSnapshot
 from shared.jobs.serialization import seconds
 from shared.jobs.worker_registry import Worker
-from shared.owners.limits import OwnerLimits, effective_limits
+from shared.owners.limits import effective_limits
 
 
 def queue_state(job: Job) -> dict[str, Any]:
     """The fields that only a queued job has."""
     context = services()
-    position = context.queries.queue_position(job)
+    snapshot = context.queries.queue_snapshot(job)
+    position = snapshot.position
     # Claims come at the rate of the past only if a worker is there.
     is_served = any(job.queue in worker.queues for worker in context.live_workers())
     return {
         "queue_position": position,
-        "estimated_wait": context.queries.estimated_wait(job, position) if position and is_served else None,
+        "estimated_wait": snapshot.estimated_wait(position) if position and is_served else None,
         "not_before": seconds(job.not_before) if job.waiting == "retry_at" else None,
-        "waiting_for": _waiting_for(job),
+        "waiting_for": _waiting_for(job, snapshot),
     }
 
 
-def _waiting_for(job: Job) -> str:
+def _waiting_for(job: Job, snapshot: QueueSnapshot) -> str:
     """What keeps a queued job from running.
 
     ``retry_backoff``: the time of its next attempt. ``not_before``: the time before which it may not start. ``previous_turn``: the
@@ -41,15 +43,15 @@ def _waiting_for(job: Job) -> str:
         return "concurrency_limit"
     context = services()
     workers = [worker for worker in context.live_workers() if job.queue in worker.queues]
-    reason = reason_of_queue(job.queue, workers, is_paused=context.pauses.is_paused("queue", job.queue))
+    reason = reason_of_queue(job.queue, workers, is_paused=snapshot.is_paused)
     if reason != "worker":
         return reason
     # Those of the job's owner: an administrator may look at it, and a stream is written after its request has ended.
-    limits = effective_limits(OwnerLimits(context.redis).limits(job.owner), context.settings)
+    limits = effective_limits(snapshot.owner_limits, context.settings)
     of_owner, of_user = limits["running_jobs"], limits["end_user_running_jobs"] if job.end_user else 0
     if (of_owner or of_user) and context.queries.is_at_running_limit(job, of_owner=of_owner, of_user=of_user):
         return "running_limit"
-    return "fair_share" if workers and not context.queries.has_least_service(job) else reason
+    return "fair_share" if workers and not snapshot.has_least_service else reason
 
 
 def reason_of_queue(queue: str, workers: Sequence[Worker], *, is_paused: bool) -> str:

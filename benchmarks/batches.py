@@ -37,14 +37,20 @@ def main() -> None:
     parser.add_argument("--direct", type=int, default=1000, help="jobs that are submitted without a batch, for comparison")
     parser.add_argument("--only", choices=("batch", "first-token"), help="only this part")
     parser.add_argument("--streams", type=int, default=60, help="streams on the idle server, and during a batch")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds among which the streams are divided, each idle and then during a batch"
+    )
+    parser.add_argument(
+        "--token-seconds", type=float, default=TOKEN_SECONDS, help="duration of a step of the engine under the streams"
+    )
     options = parser.parse_args()
     if options.only != "first-token":
         with running_stack(0.0) as stack:
             alone = run_direct(stack, options.direct)
             run_batch(stack, options.requests, alone)
     if options.only != "batch":
-        with running_stack(TOKEN_SECONDS) as stack:
-            compare_first_tokens(stack, options.streams)
+        with running_stack(options.token_seconds) as stack:
+            compare_first_tokens(stack, options.streams, options.rounds)
 
 
 @contextmanager
@@ -152,21 +158,30 @@ def memory_samples(stack: Stack) -> Iterator[dict[str, list[float]]]:
         thread.join()
 
 
-def compare_first_tokens(stack: Stack, count: int) -> None:
-    """The first token of streams on the idle server, and while a batch fills it."""
+def compare_first_tokens(stack: Stack, count: int, rounds: int) -> None:
+    """The first token of streams on the idle server, and while a batch fills it, in turn: a shared machine changes from minute to minute."""
+    stack.warm_up()
     first_token_seconds(stack, 5)
-    idle = first_token_seconds(stack, count)
+    seconds: dict[str, list[float]] = {"idle": [], "batch": []}
+    for _ in range(rounds):
+        seconds["idle"] += first_token_seconds(stack, count // rounds)
+        seconds["batch"] += first_tokens_during_batch(stack, count // rounds)
+    for name, values in seconds.items():
+        p95 = round(1000 * percentile(values, 95), 2)
+        figure("batches.first_token_ms", 1000 * median(values), "ms, median", server=name, p95=p95, streams=len(values))
+    ratio = percentile(seconds["batch"], 95) / percentile(seconds["idle"], 95)
+    figure("batches.first_token_ratio", ratio, "p95 during a batch / p95 idle")
+
+
+def first_tokens_during_batch(stack: Stack, count: int) -> list[float]:
     with Client(stack.url) as client:
         batch: RequestBatch = client.submit_requests(requests(stack.folder, 5000))
         wait_until(lambda: client.request_batch(batch).request_counts["completed"] >= 2 * SLOTS, "the batch runs")
-        busy = first_token_seconds(stack, count)
+        found = first_token_seconds(stack, count)
         assert not client.request_batch(batch).ended, "the batch has ended too early"
         client.cancel_requests(batch)
         client.wait_for_requests(batch)
-    for name, values in (("idle", idle), ("batch", busy)):
-        p95 = round(1000 * percentile(values, 95), 2)
-        figure("batches.first_token_ms", 1000 * median(values), "ms, median", server=name, p95=p95, streams=count)
-    figure("batches.first_token_ratio", percentile(busy, 95) / percentile(idle, 95), "p95 during a batch / p95 idle")
+    return found
 
 
 def first_token_seconds(stack: Stack, count: int) -> list[float]:

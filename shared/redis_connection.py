@@ -58,5 +58,10 @@ def is_outage(error: BaseException) -> bool:
 
 def redis_time_ms(client: redis.Redis) -> int:
     """The time of Redis in Unix milliseconds. Times in records come from this clock, and that of this machine may differ."""
-    seconds, microseconds = client.time()
+    return time_reply_ms(client.time())
+
+
+def time_reply_ms(reply: Any) -> int:
+    """The reply to ``TIME`` in Unix milliseconds."""
+    seconds, microseconds = reply
     return int(seconds) * 1000 + int(microseconds) // 1000

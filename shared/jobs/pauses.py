@@ -9,7 +9,7 @@ import redis
 
 from shared.redis_connection import PREFIX, redis_time_ms
 
-KEY = f"{PREFIX}paused"
+PAUSED = f"{PREFIX}paused"
 
 Target = Literal["queue", "worker"]
 
@@ -22,17 +22,17 @@ class Pauses:
 
     def pause(self, target: Target, name: str) -> None:
         """Let no job be claimed from a queue, or by the worker of this name. The time of an earlier pause stays."""
-        self._client.hsetnx(KEY, f"{target}:{name}", redis_time_ms(self._client))
+        self._client.hsetnx(PAUSED, f"{target}:{name}", redis_time_ms(self._client))
 
     def resume(self, target: Target, name: str) -> None:
         """End a pause. Within a second, maintenance sends the wake-ups that were not sent meanwhile."""
-        self._client.hdel(KEY, f"{target}:{name}")
+        self._client.hdel(PAUSED, f"{target}:{name}")
 
     def since(self, target: Target) -> dict[str, int]:
         """The paused queues, or drained workers, and since when, in Unix milliseconds."""
         prefix = f"{target}:"
-        entries = self._client.hgetall(KEY).items()
+        entries = self._client.hgetall(PAUSED).items()
         return {name.removeprefix(prefix): int(since) for name, since in entries if name.startswith(prefix)}
 
     def is_paused(self, target: Target, name: str) -> bool:
-        return bool(self._client.hexists(KEY, f"{target}:{name}"))
+        return bool(self._client.hexists(PAUSED, f"{target}:{name}"))

@@ -3,11 +3,8 @@
 Queries change nothing. They leave out a job whose record expired after its id was read from an index.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
-from math import sqrt
-from statistics import fmean, stdev
 from typing import Any
 
 import redis
@@ -15,6 +12,7 @@ import redis
 from shared.jobs.job_filter import JobFilter
 from shared.jobs.job_index import BATCH, JobCounts, JobIndex
 from shared.jobs.models import Job, Status, from_record
+from shared.jobs.queue_snapshot import QueueSnapshot, read_snapshot, user_digest
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.lua_scripts import Clock
 from shared.redis_connection import PREFIX, redis_time_ms
@@ -24,14 +22,8 @@ DEAD_LETTERS = f"{PREFIX}jobs:dead_letters"
 # Of the owners who wait in a queue, this many with the least service are examined.
 WAITING_OWNERS = 100
 
-# Of the end users of an owner, this many with the least service are counted with all their jobs, and the others with one.
-COUNTED_USERS = 1000
-
 # How many records one call reads for a filter that the index cannot answer alone, so that it takes a fraction of a second.
 MAX_SCANNED = 2000
-
-# Fewer gaps between claims give no estimate.
-MIN_GAPS = 3
 
 
 class JobQueries:
@@ -39,6 +31,7 @@ class JobQueries:
 
     def __init__(self, client: redis.Redis, *, clock: Clock | None = None) -> None:
         self._client: Any = client  # redis-py types every response as possibly awaitable
+        self._clock = clock
         self._now_ms = clock or (lambda: redis_time_ms(client))
         self._index = JobIndex(client)
 
@@ -126,68 +119,9 @@ class JobQueries:
         scores: Any = self._client.zmscore(f"{PREFIX}jobs:due", ids) if ids else []
         return [score is not None for score in scores]
 
-    def queue_position(self, job: Job) -> int | None:
-        """Number of claims until this job is claimed (1 is next), or None if it is not waiting in its queue.
-
-        Owners take turns, starting with the one that has received the least service, and within an owner's turns so do its end users.
-        Another owner's jobs therefore count at most as often as this owner has jobs ahead of this one, plus one if the other owner's
-        turn comes first; the same holds for end users.
-        """
-        queue = f"{PREFIX}queue:{job.queue}"
-        user = user_digest(job.end_user)
-        with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.zrank(f"{queue}:jobs:{job.owner}", job.id)
-            pipeline.zrank(f"{queue}:user_jobs:{job.owner}:{user}", job.id)
-            pipeline.zcard(f"{queue}:users:{job.owner}")
-            pipeline.zrange(f"{queue}:users:{job.owner}", 0, COUNTED_USERS - 1)
-            pipeline.zrange(f"{queue}:owners", 0, -1)
-            rank, user_rank, user_count, users, owners = pipeline.execute()
-        if rank is None:
-            return None
-        # Without end users, there is only the queue of the owner.
-        ahead: int = rank if user_rank is None else user_rank
-        ahead += self._turns_of_others(f"{queue}:user_jobs:{job.owner}", users, user, ahead)
-        ahead += max(0, user_count - COUNTED_USERS)
-        return ahead + 1 + self._turns_of_others(f"{queue}:jobs", owners, job.owner, ahead)
-
-    def _turns_of_others(self, jobs: str, members: list[str], own: str, ahead: int) -> int:
-        """How many jobs of others are claimed before one that has ``ahead`` jobs of its own member ahead of it.
-
-        ``members`` are in the order of their turns; the jobs of each are in the sorted set ``<jobs>:<member>``.
-        """
-        if members in ([], [own]):
-            return 0
-        with self._client.pipeline(transaction=False) as pipeline:
-            for member in members:
-                pipeline.zcard(f"{jobs}:{member}")
-            counts = pipeline.execute()
-        place = members.index(own) if own in members else len(members)
-        return sum(min(count, ahead + 1 if index < place else ahead) for index, count in enumerate(counts) if index != place)
-
-    def estimated_wait(self, job: Job, position: int) -> dict[str, float] | None:
-        """Estimated seconds until a queued job is claimed: ``seconds``, and a 90% interval from ``low`` to ``high``.
-
-        The estimate uses the times between recent claims of the queue; it is None if there are too few, or if the next claim is
-        later than all of them: then the slots are held by longer jobs than before. Sums of many gaps are nearly normal, so the
-        interval is 1.64 standard deviations on each side. The deviation includes the uncertainty of the mean, which comes from a
-        small sample.
-        """
-        queue = f"{PREFIX}queue:{job.queue}"
-        with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.lrange(f"{queue}:gaps", 0, -1)
-            pipeline.get(f"{queue}:claimed_at")
-            recent, claimed_at = pipeline.execute()
-        gaps = [float(gap) / 1000 for gap in recent]
-        if len(gaps) < MIN_GAPS:
-            return None
-        if claimed_at is not None and self._now_ms() - int(claimed_at) > 1000 * max(gaps):
-            return None
-        expected, spread = position * fmean(gaps), 1.64 * stdev(gaps) * sqrt(position + position**2 / len(gaps))
-        return {
-            "seconds": round(expected, 3),
-            "low": round(max(0.0, expected - spread), 3),
-            "high": round(expected + spread, 3),
-        }
+    def queue_snapshot(self, job: Job) -> QueueSnapshot:
+        """What one round trip says about a queued job."""
+        return read_snapshot(self._client, job, self._clock)
 
     def must_give_way(self, job: Job) -> bool:
         """Whether a running job should return its slot: an owner waits who has no running job in this queue."""
@@ -200,18 +134,6 @@ class JobQueries:
             for worker in workers:
                 pipeline.hkeys(f"{PREFIX}worker:{worker}:owners")
             return {owner for owners in pipeline.execute() for owner in owners}
-
-    def has_least_service(self, job: Job) -> bool:
-        """Whether neither another owner nor another end user of this owner comes first in this job's queue.
-
-        True if the queue is empty: the job has just been claimed.
-        """
-        queue = f"{PREFIX}queue:{job.queue}"
-        with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.zrange(f"{queue}:owners", 0, 0)
-            pipeline.zrange(f"{queue}:users:{job.owner}", 0, 0)
-            owners, users = pipeline.execute()
-        return owners in ([], [job.owner]) and users in ([], [user_digest(job.end_user)])
 
     def is_at_running_limit(self, job: Job, *, of_owner: int, of_user: int) -> bool:
         """Whether the job's owner has ``of_owner`` running jobs, or its end user ``of_user``; 0 means no limit."""
@@ -248,11 +170,6 @@ class JobVisit:
             yield from jobs
             scanned += len(ids)
             last = ids[-1] if ids else last
-
-
-def user_digest(end_user: str) -> str:
-    """The name of an end user in keys, as in ``lua/lib/queue.lua``."""
-    return hashlib.sha1(end_user.encode(), usedforsecurity=False).hexdigest()[:16] if end_user else "~"
 
 
 def read_job(client: redis.Redis, job: str) -> Job | None:

@@ -15,7 +15,7 @@ import redis
 
 from shared.jobs.scripts import JobScripts
 from shared.machine import is_alive, is_stopped, machine_id, started
-from shared.redis_connection import PREFIX, redis_time_ms
+from shared.redis_connection import PREFIX, redis_time_ms, time_reply_ms
 
 # Every generation request asks whether its model was ever served. A yes could only change with a lost Redis.
 SERVED_SECONDS = 5.0
@@ -107,17 +107,7 @@ class WorkerRegistry:
 
     def workers(self) -> list[Worker]:
         """All registered workers, including silent ones."""
-        result = []
-        for text in self._client.hgetall(PREFIX + "workers").values():
-            values = json.loads(text)
-            values["queues"] = tuple(values["queues"].split())
-            for name in ("seen_at", "since"):
-                values[name] = int(values.get(name, 0))
-            # Redis' JSON does not distinguish an empty list from an empty object.
-            gpus = values.get("gpus") or ()
-            values["gpus"] = tuple({**gpu, "xid_errors": list(gpu.get("xid_errors") or ())} for gpu in gpus)
-            result.append(Worker(**{name: values[name] for name in values if name in Worker.__dataclass_fields__}))
-        return result
+        return [_from_text(text) for text in self._client.hgetall(PREFIX + "workers").values()]
 
     def hold_name(self, name: str, ttl_seconds: float, *, replaces: str = "") -> str:
         """Reserve a worker's name for this process, which must repeat it within ``ttl_seconds``. Returns "", or the process that has it.
@@ -135,10 +125,13 @@ class WorkerRegistry:
 
     def alive(self, within_seconds: float) -> list[Worker]:
         """Workers with a heartbeat within this time. Workers on this machine must also have a process that runs and is not stopped."""
-        workers, since = self.workers(), self.now_ms() - within_seconds * 1000
+        pipeline: Any
+        with self._client.pipeline(transaction=False) as pipeline:
+            texts, redis_time = pipeline.hgetall(PREFIX + "workers").time().execute()
+        since = (self._clock() if self._clock else time_reply_ms(redis_time)) - within_seconds * 1000
         return [
             worker
-            for worker in workers
+            for worker in map(_from_text, texts.values())
             if worker.seen_at >= since and (worker.machine != machine_id() or self._runs_here(worker))
         ]
 
@@ -167,3 +160,15 @@ class WorkerRegistry:
         if served:
             self._served_until[model] = now + SERVED_SECONDS
         return served
+
+
+def _from_text(text: str | bytes) -> Worker:
+    """A worker as the heartbeat script has written it."""
+    values = json.loads(text)
+    values["queues"] = tuple(values["queues"].split())
+    for name in ("seen_at", "since"):
+        values[name] = int(values.get(name, 0))
+    # Redis' JSON does not distinguish an empty list from an empty object.
+    gpus = values.get("gpus") or ()
+    values["gpus"] = tuple({**gpu, "xid_errors": list(gpu.get("xid_errors") or ())} for gpu in gpus)
+    return Worker(**{name: values[name] for name in values if name in Worker.__dataclass_fields__})

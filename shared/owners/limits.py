@@ -34,18 +34,18 @@ class OwnerLimits:
     def set_limits(self, owner: str, limits: Mapping[str, int | None]) -> None:
         """Set limits of an owner; 0 means no limit, and None returns to the setting. Raises InvalidValue and changes nothing."""
         _check_limits(limits, tuple(OWNER_LIMITS))
-        _write_limits(self._redis, _limits_key(owner), limits)
+        _write_limits(self._redis, owner_limits_key(owner), limits)
 
     def weight(self, owner: str) -> float:
         return float(self._redis.hget(WEIGHTS, owner) or 1)
 
     def limits(self, owner: str) -> dict[str, int]:
         """The limits that were set for this owner."""
-        return {name: int(value) for name, value in self._redis.hgetall(_limits_key(owner)).items()}
+        return {name: int(value) for name, value in self._redis.hgetall(owner_limits_key(owner)).items()}
 
     def owners(self) -> list[str]:
         """Owners with a weight or a limit of their own, sorted."""
-        limited = (key.split(":")[2] for key in self._redis.scan_iter(_limits_key("*"), count=500))
+        limited = (key.split(":")[2] for key in self._redis.scan_iter(owner_limits_key("*"), count=500))
         return sorted({*self._redis.hkeys(WEIGHTS), *limited})
 
 
@@ -105,5 +105,5 @@ def _write_limits(client: Any, key: str, limits: Mapping[str, int | None]) -> No
         pipeline.execute()
 
 
-def _limits_key(owner: str) -> str:
+def owner_limits_key(owner: str) -> str:
     return f"{PREFIX}owner:{owner}:limits"

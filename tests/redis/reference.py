@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from shared.jobs.queries import user_digest
+from shared.jobs.queue_snapshot import user_digest
 from shared.jobs.submission import Submission
 from shared.jobs.usage import USAGE_FIELDS, Usage, UsageTotals
 from shared.settings import Settings

@@ -58,7 +58,7 @@ def test_the_jobs_of_one_end_user_do_not_delay_the_job_of_another(system: JobSys
     worker = Slots(system, slots)
     worker.run(100)
     job = submit(system, "bob")
-    assert system.queries.queue_position(system.queries.get_job(job)) == 1  # type: ignore[arg-type]
+    assert system.queries.queue_snapshot(system.queries.get_job(job)).position == 1  # type: ignore[arg-type]
     worker.end_one()
     worker.fill()
     assert worker.started[-1].id == job
@@ -120,7 +120,7 @@ def test_positions_are_those_of_the_claims(system: JobSystem) -> None:
     jobs = [submit(system, user) for user in ("ann", "ann", "ann", "bob", "bob", "", "ann")]
     others = [submit(system, "", "other") for _ in range(2)]
     waiting = [queries.get_job(job) for job in jobs + others]
-    expected = {job.id: queries.queue_position(job) for job in waiting if job is not None}
+    expected = {job.id: queries.queue_snapshot(job).position for job in waiting if job is not None}
     worker = Slots(system, 1)
     worker.run(len(waiting))
     assert [expected[job.id] for job in worker.started] == list(range(1, len(waiting) + 1))
@@ -140,7 +140,9 @@ def test_a_job_waits_for_its_fair_share_while_another_end_user_comes_first(syste
     worker.run(1)
     [served] = [job.end_user for job in worker.started]
     comes_first = {
-        user: system.queries.has_least_service(job) for user in jobs if (job := system.queries.get_job(jobs[user][1])) is not None
+        user: system.queries.queue_snapshot(job).has_least_service
+        for user in jobs
+        if (job := system.queries.get_job(jobs[user][1])) is not None
     }
     assert comes_first == {"ann": served == "bob", "bob": served == "ann"}
 

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from shared.errors import BatchSealed, IdempotencyConflict, NotFound, TooMany
 from shared.ids import JOB, new_id
 from shared.jobs.models import Status, from_record
-from shared.jobs.queries import user_digest
+from shared.jobs.queue_snapshot import user_digest
 from shared.jobs.submission import Submission, SubmissionResult
 from shared.jobs.transitions import Event
 from shared.jobs.usage import Usage, UsageLedger, UsageTotals, sum_usage

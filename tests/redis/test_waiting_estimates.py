@@ -27,7 +27,7 @@ def serve(system: JobSystem, token: str) -> str:
 
 
 def position(client: redis.Redis, job: Job) -> int:
-    found = JobQueries(client).queue_position(job)
+    found = JobQueries(client).queue_snapshot(job).position
     assert found is not None
     return found
 
@@ -39,7 +39,7 @@ def test_position_among_jobs_of_the_same_owner(system: JobSystem, redis_client: 
         jobs.append(submit(system))
     assert [position(redis_client, job) for job in jobs] == [1, 2, 3]
     serve(system, "t1")
-    assert JobQueries(redis_client).queue_position(jobs[0]) is None
+    assert JobQueries(redis_client).queue_snapshot(jobs[0]).position is None
     assert [position(redis_client, job) for job in jobs[1:]] == [1, 2]
 
 
@@ -63,22 +63,26 @@ def test_the_owner_with_the_least_service_is_next(system: JobSystem, redis_clien
     first = submit(system, "ada")
     for _ in range(2):
         submit(system, "ada")
-    assert JobQueries(redis_client).has_least_service(first)
+    assert JobQueries(redis_client).queue_snapshot(first).has_least_service
     serve(system, "t1")
     newcomer = submit(system, "bob")
     serve(system, "t2")
-    assert JobQueries(redis_client).has_least_service(newcomer)
+    assert JobQueries(redis_client).queue_snapshot(newcomer).has_least_service
 
 
 def test_too_few_claims_give_no_estimate(system: JobSystem, redis_client: redis.Redis, clock: Clock) -> None:
     jobs = [submit(system) for _ in range(8)]
     for number in range(3):
-        assert JobQueries(redis_client, clock=clock).estimated_wait(jobs[-1], 1) is None
+        assert JobQueries(redis_client, clock=clock).queue_snapshot(jobs[-1]).estimated_wait(1) is None
         clock.advance(1)
         serve(system, f"t{number}")
     clock.advance(1)
     serve(system, "t3")
-    assert JobQueries(redis_client, clock=clock).estimated_wait(jobs[-1], 2) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
+    assert JobQueries(redis_client, clock=clock).queue_snapshot(jobs[-1]).estimated_wait(2) == {
+        "seconds": 2.0,
+        "low": 2.0,
+        "high": 2.0,
+    }
 
 
 def test_time_with_an_empty_queue_does_not_count_as_slowness(system: JobSystem, redis_client: redis.Redis, clock: Clock) -> None:
@@ -89,7 +93,11 @@ def test_time_with_an_empty_queue_does_not_count_as_slowness(system: JobSystem, 
             clock.advance(2)
             serve(system, f"t{round_}.{number}")
         clock.advance(500)
-    assert JobQueries(redis_client, clock=clock).estimated_wait(submit(system), 1) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
+    assert JobQueries(redis_client, clock=clock).queue_snapshot(submit(system)).estimated_wait(1) == {
+        "seconds": 2.0,
+        "low": 2.0,
+        "high": 2.0,
+    }
 
 
 def test_claims_into_free_slots_and_long_jobs_give_no_estimate(
@@ -100,14 +108,14 @@ def test_claims_into_free_slots_and_long_jobs_give_no_estimate(
     for number in range(5):
         clock.advance(0.005)
         assert system.transitions.claim_for_slot("gpu.m", "w1", f"free {number}", slots=5, reserved=0) is not None
-    assert queries.estimated_wait(jobs[-1], 1) is None, "nothing has ended yet"
+    assert queries.queue_snapshot(jobs[-1]).estimated_wait(1) is None, "nothing has ended yet"
     for number in range(4):
         system.transitions.finish((jobs[number].id, 1), Status.COMPLETED, result={})
         clock.advance(2)
         assert system.transitions.claim_for_slot("gpu.m", "w1", f"freed {number}", slots=5, reserved=0) is not None
-    assert queries.estimated_wait(jobs[-1], 1) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
+    assert queries.queue_snapshot(jobs[-1]).estimated_wait(1) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
     clock.advance(60)
-    assert queries.estimated_wait(jobs[-1], 1) is None, "the jobs that run now take longer"
+    assert queries.queue_snapshot(jobs[-1]).estimated_wait(1) is None, "the jobs that run now take longer"
 
 
 @pytest.mark.parametrize("slots", [1, 4])
@@ -122,7 +130,9 @@ def test_the_interval_contains_nine_of_ten_waits_of_a_steady_queue(
 
     def arrive() -> None:
         job = submit(system)
-        estimate = JobQueries(redis_client, clock=clock).estimated_wait(job, position(redis_client, job))
+        snapshot = JobQueries(redis_client, clock=clock).queue_snapshot(job)
+        assert snapshot.position is not None
+        estimate = snapshot.estimated_wait(snapshot.position)
         if estimate:
             queued[job.id] = (clock.now_ms, estimate)
 
@@ -153,4 +163,4 @@ def test_the_interval_contains_nine_of_ten_waits_of_a_steady_queue(
 def test_a_job_that_was_just_claimed_waits_for_no_other_owner(system: JobSystem, redis_client: redis.Redis) -> None:
     job = submit(system, "ada")
     serve(system, "t1")
-    assert JobQueries(redis_client).has_least_service(job), "the record of the client is older than the claim"
+    assert JobQueries(redis_client).queue_snapshot(job).has_least_service, "the record of the client is older than the claim"

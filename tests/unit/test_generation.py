@@ -10,9 +10,11 @@ import pytest
 from shared.errors import EngineFault, JobFailure, ModelUnavailable
 from shared.jobs.deltas import Delta, merge_deltas
 from shared.models.catalogue import ModelEntry
+from tests.unit.runtime_fakes import ManualClock
 from tests.unit.scripted_engine import ScriptedEngine, generation_job, handler_of
 from workers.gpu.engine.messages import FinishReason
 from workers.runtime.attempt import Attempt, Result
+from workers.runtime.event_buffer import EventBuffer
 
 
 def run(spec: Mapping[str, Any], engine: ScriptedEngine) -> tuple[dict[str, Any], Delta]:
@@ -132,3 +134,44 @@ def test_an_adapter_reaches_the_engine_and_must_still_exist() -> None:
     assert [request.adapter for request in engine.requests] == ["sql", ""]
     with pytest.raises(ModelUnavailable, match="no longer has the adapter other"):
         handler.run_generation(Attempt(generation_job({"prompt": "x"}, model="base:other"), lambda buffer: None))
+
+
+CHAT = {"messages": [{"role": "user", "content": "?"}]}
+
+
+@pytest.mark.parametrize("spec", [CHAT, {**CHAT, "logprobs": 0}, {**CHAT, "stop": ["end"]}], ids=["plain", "logprobs", "stop"])
+def test_the_request_of_a_batch_has_the_answer_of_any_other_job(spec: Mapping[str, Any]) -> None:
+    answer = "<think>\nHm.\n</think>\n\nYes, héllo. end of it"
+    whole, deltas = run(spec, engine_with(answer, 1))
+    job = generation_job(spec, line_of="job_batch")
+    attempt = Attempt(job, lambda buffer: None)
+    result = handler_of(engine_with(answer, 1)).run_generation(attempt)
+    assert isinstance(result, Result)
+    assert result.value == whole
+    [event] = attempt.events.unwritten()
+    assert event.data == deltas
+
+
+def test_tokens_of_a_batch_are_decoded_together_and_kept_if_the_engine_dies() -> None:
+    attempt = Attempt(generation_job(CHAT, line_of="job_batch"), lambda buffer: None)
+    with pytest.raises(EngineFault):
+        handler_of(ScriptedEngine("0123456789", lambda: 1, lifetime=4)).run_generation(attempt)
+    [event] = attempt.events.unwritten()
+    assert event.data == {"text": "0123"}
+    assert event.output.splitlines()[1:] == [str(list(b"0123"))], "one step"
+    assert attempt.usage.completion_tokens == 4
+
+
+def test_what_a_batch_has_generated_is_published_now_and_then() -> None:
+    clock = ManualClock()
+    published: list[EventBuffer] = []
+
+    def one_token() -> int:
+        clock.sleep(0.5)
+        return 1
+
+    attempt = Attempt(generation_job(CHAT, line_of="job_batch"), published.append, clock)
+    handler_of(ScriptedEngine("0123456789", one_token)).run_generation(attempt)
+    assert len(published) == 2
+    [event] = attempt.events.unwritten()
+    assert event.output.splitlines()[1:] == [str(list(text)) for text in (b"0123", b"4567", b"89")] + ['"stop"']

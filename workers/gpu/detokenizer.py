@@ -26,6 +26,11 @@ class Detokenizer:
         self.released = 0
         """How many of them are not held back any more. After a stop, what follows is not part of the text."""
 
+    @property
+    def has_stops(self) -> bool:
+        """Whether a stop text can end the generation."""
+        return bool(self._stops)
+
     def add_tokens(self, ids: Sequence[int]) -> tuple[str, bool]:
         """The text that these tokens add, and whether a stop text was found. After a stop there is no more text."""
         pieces = []

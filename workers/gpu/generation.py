@@ -67,6 +67,9 @@ class Generation:
         self.detail = ""
         self.finished = threading.Event()
         self._output = ""
+        # Tokens that are not decoded yet. After each token a stop text may have been found, and its log-probability needs its place in the text.
+        self._may_gather = bool(attempt.job.line_of) and self._logprobs is None and not self._detokenizer.has_stops
+        self._gathered: list[int] = []
         self._repeated = 0
         echo: Delta = {"text": prompt.text} if spec.get("echo") and prompt.text else {}
         # Sent with the first delta, so that they are no first token. A delta of an earlier attempt had them.
@@ -111,6 +114,21 @@ class Generation:
             if not ids:
                 return False
         self.timer.count(len(ids))
+        if self._may_gather:
+            # Decoding and parsing each token of a batch would delay the tokens of the jobs that somebody follows.
+            self._gathered += ids
+            if self._attempt.is_delta_due:
+                self._add_gathered()
+            return False
+        return self._add(ids, entries)
+
+    def _add_gathered(self) -> None:
+        if self._gathered:
+            ids, self._gathered = self._gathered, []
+            self._add(ids)
+
+    def _add(self, ids: Sequence[int], entries: Sequence[TokenLogprobs] = ()) -> bool:
+        """Add tokens to the answer; return True if a stop text ended the generation."""
         delta, stopped = self._delta_of(ids, entries)
         self._output += format_step(ids, entries)
         self._send(delta)
@@ -144,6 +162,7 @@ class Generation:
         """End the generation, because the engine has. An answer that was broken off keeps what is held back: another attempt may continue."""
         if self.finished.is_set():
             return
+        self._add_gathered()
         if self.reason is not None and reason in ("stop", "length"):
             self.finished.set()
             return

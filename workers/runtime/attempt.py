@@ -94,15 +94,16 @@ class Attempt:
     def context(self) -> Mapping[str, Any]:
         return self.job.context
 
+    @property
+    def is_delta_due(self) -> bool:
+        """Whether a delta would be published now. Nobody follows the request of a batch: its deltas are only for an attempt that continues it."""
+        return not self.job.line_of or self._clock() >= self._published_at + LINE_SECONDS
+
     def send_delta(self, delta: Mapping[str, Any], output: str = "") -> None:
         """Publish the next piece of the answer (see ``shared.jobs.deltas``), with what a later attempt needs to continue after it."""
         self.events.add_delta(delta, output)
-        if not delta:
-            return
-        # Nobody follows the request of a batch. What is published is only for an attempt that continues it.
-        now = self._clock()
-        if not self.job.line_of or now >= self._published_at + LINE_SECONDS:
-            self._published_at = now
+        if delta and self.is_delta_due:
+            self._published_at = self._clock()
             self._publish(self.events)
 
     def void_deltas(self) -> None:
