@@ -60,7 +60,7 @@ class EmbeddingServer:
         description = embedder.describe()
         if "texts" in request:
             rows = embedder.embed_rows(request["texts"], role=request["role"], shares=request["shares"])
-            return {"revision": description.revision}, rows.tobytes()
+            return {"revision": description.revision}, rows.astype("float32", copy=False).tobytes()
         header = {
             "revision": description.revision,
             "dimensions": description.dimensions,
