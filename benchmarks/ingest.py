@@ -22,6 +22,7 @@ import psutil
 from pypdf import PdfReader, PdfWriter
 
 from benchmarks.figures import figure
+from testing.fault_rig.processes import process_tree
 from testing.stack import MINILM, Stack
 from workers.cpu.chunking import chunk_pages
 from workers.cpu.parsing.parser import Page
@@ -78,7 +79,7 @@ def stack_variant(files: list[Path]) -> Counted:
             Path(folder), embedding=MINILM, environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING", "ENGINEHOUSE_CPU_WORKERS": "2"}
         ).start()
         try:
-            # Enough small files that both worker processes get some and load their model.
+            # Enough small files that both worker processes get some.
             warm = [("file", (f"{number}.txt", f"warm {number}".encode())) for number in range(40)]
             stack.ended(stack.client.post("/collections/warm/documents", files=warm).json()["batch"]["id"], 60)
             stack.warm_up()
@@ -109,7 +110,7 @@ def join_pdfs(folder: Path, pages: int, target: Path) -> Path:
 
 
 def peak_memory(path: Path) -> float:
-    """Peak memory in MB of the CPU worker's two processes and their children while the file is ingested."""
+    """Peak memory in MB of the embedding server, the CPU worker's two processes and their children while the file is ingested."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {
             "ENGINEHOUSE_LOG_LEVEL": "WARNING",
@@ -123,9 +124,8 @@ def peak_memory(path: Path) -> float:
                 answer = stack.client.post("/collections/papers/documents", files={"file": (path.name, file)}, timeout=600).json()
             peak = 0.0
             while stack.job(answer["batch"]["id"], wait=1)["ended_at"] is None:
-                worker = psutil.Process(stack.pid("cpu"))
                 used = 0.0
-                for process in [worker, *worker.children(recursive=True)]:
+                for process in [*process_tree(stack.pid("cpu")), *process_tree(stack.pid("embedder"))]:
                     with suppress(psutil.NoSuchProcess):
                         used += process.memory_info().rss / 2**20
                 peak = max(peak, used)

@@ -26,8 +26,8 @@
     │   ├── ModelNotServed       no worker has ever served this model, and none can load it
     │   └── ModelUnavailable     the worker could not load it; its jobs end with this error
     ├── JobFailure               the error of an accepted job; stored with the job, not sent as an HTTP status
-    │   └── WorkerLost, EngineFault, OutOfMemory, NanLogits, IndexUnavailable (ReindexNeeded), EmbeddingModelMismatch,
-    │       JobTimeout, QueueFull, FetchFailed (FetchInterrupted), DocumentRejected
+    │   └── WorkerLost, EngineFault, OutOfMemory, NanLogits, IndexUnavailable (ReindexNeeded), EmbedderUnavailable,
+    │       EmbeddingModelMismatch, JobTimeout, QueueFull, FetchFailed (FetchInterrupted), DocumentRejected
     └── InternalError            500
 
 ``code`` is for programs, ``message`` for people; ``param`` names the invalid field. ``docs/http-api.md`` lists statuses and
@@ -250,6 +250,17 @@ class ReindexNeeded(IndexUnavailable):
     """The index, or a half of it, is missing or damaged, and another attempt would find it so too."""
 
     retryable = False
+
+
+class EmbedderUnavailable(JobFailure):
+    """The embedding server cannot be used: it is away (``outage``), or it ends whenever it works for this job."""
+
+    code = "embedder_unavailable"
+    retryable = True
+
+    def __init__(self, message: str, *, outage: bool = False) -> None:
+        super().__init__(message)
+        self.outage = outage
 
 
 class EmbeddingModelMismatch(JobFailure):

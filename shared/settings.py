@@ -671,6 +671,12 @@ class Settings:
         "Device for embedding models. Defaults to a GPU with 4 GiB of free memory, or else the CPU.",
         one_of=("", "cpu", "cuda"),
     )
+    embedding_socket: Path | None = setting(
+        "ENGINEHOUSE_EMBEDDING_SOCKET",
+        None,
+        "Unix socket of the process that holds the embedding models for the cpu and io workers of one host. `enginehouse up` starts it and "
+        "sets this. Without it, each worker process loads the models that it uses.",
+    )
     retrieve_top_k: int = setting(
         "ENGINEHOUSE_RETRIEVE_TOP_K", 3, "Number of chunks given to the model when a request does not set it.", low=1, high=100
     )

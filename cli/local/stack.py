@@ -33,6 +33,7 @@ from cli.local.process_commands import (
     api_command,
     bracketed,
     chroma_command,
+    embedder_command,
     environment_of,
     flower_command,
     worker_command,
@@ -55,7 +56,7 @@ from shared.errors import SettingsError
 from shared.jobs.job_index import JobIndex
 from shared.liveness import FROZEN_SECONDS, TOUCH_SECONDS, liveness_folder
 from shared.machine import is_loopback, memory_bytes
-from shared.models.catalogue import load_catalogue
+from shared.models.catalogue import EMBED, Catalogue, load_catalogue
 from shared.owners.closed_marker import ClosedMarker
 from shared.owners.store import LOCAL, ApiKeys
 from shared.packaged_files import CODE_ROOT
@@ -65,9 +66,10 @@ from shared.settings import Settings, from_environment
 from shared.systemd import notify
 from workers.gpu.hardware.devices import detect_gpus
 from workers.gpu.hardware.memory_estimate import estimate_memory
+from workers.index.hash_embedder import SCHEME as HASH_SCHEME
 
 # Flower only looks on. The others wait for what they need: the API for the workers, they for the index and Redis.
-BEFORE_WORKERS, AFTER_WORKERS = (("api", "flower"),), (("chroma", "redis"),)
+BEFORE_WORKERS, AFTER_WORKERS = (("api", "flower"),), (("embedder", "chroma", "redis"),)
 # Advice about the kernel settings of the machine, which Redis prints at each start. It goes to the log of Redis.
 REDIS_NOISE = re.compile(r"# WARNING")
 # How often to check whether processes are frozen and whether workers wait for an unresponsive index.
@@ -200,6 +202,7 @@ def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
         settings = replace(settings, chroma_url=f"http://:{password}@127.0.0.1:{chroma_port}")
     if flower_port and not settings.flower_url and is_loopback(settings.host):
         settings = replace(settings, flower_url=f"http://127.0.0.1:{flower_port}")
+    settings = replace(settings, embedding_socket=_embedding_socket(settings.data_dir, catalogue))
     replicas = place_models(entries, detect_gpus().read_gpus(), lambda entry: estimate_memory(entry, settings.prepared_models))
     return Plan(settings, redis_port, chroma_port, flower_port, tuple(replicas))
 
@@ -232,6 +235,10 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
         # It needs no Redis.
         own = {name: value for name, value in environment.items() if name != "REDIS_URL"} | {"RUST_LOG": "warn"}
         supervisor.start_service(Service("chroma", command, own, directory=CODE_ROOT))
+    if settings.embedding_socket:
+        own = {name: value for name, value in environment.items() if name != "REDIS_URL"}
+        liveness = _liveness(settings, "embedder")
+        supervisor.start_service(Service("embedder", embedder_command(), own, directory=CODE_ROOT, liveness=liveness))
     assign_models(connect(settings.redis_url), plan.replicas)
     grace = settings.drain_seconds + 10
     # Celery and gunicorn import from the working directory first: a folder called `api` there must not replace ours.
@@ -247,6 +254,26 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
     if plan.flower_port:
         own = environment_of(settings_of("flower")) | {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{plan.flower_password}"}
         supervisor.start_service(Service("flower", flower_command(plan.flower_port), own, grace=5, directory=CODE_ROOT))
+
+
+def _embedding_socket(data_dir: Path, catalogue: Catalogue) -> Path | None:
+    """The socket of the embedding server; None if it has no model to load, or the data folder can have no socket, as its file system has
+    none or its path is too long."""
+    if all(entry.task != EMBED or entry.url.startswith(HASH_SCHEME) for entry in catalogue.models):
+        return None
+    path = data_dir.resolve() / "embedder.sock"
+    path.unlink(missing_ok=True)
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(path))
+    except OSError as error:
+        print(
+            f"Warning: {path} cannot be a Unix socket ({error}), so each worker process loads its own embedding models.",
+            file=sys.stderr,
+        )
+        return None
+    path.unlink()
+    return path
 
 
 def _liveness(settings: Settings, name: str) -> Path:

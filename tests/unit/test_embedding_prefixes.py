@@ -1,13 +1,16 @@
-"""Prefixes of sentence-transformers models, with a tiny model of random weights: its own prompts, prompts of the models file, and none."""
+"""Sentence-transformers models, with a tiny one of random weights: prefixes, and the embedding server."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shared.errors import EmbeddingModelMismatch
+from shared.errors import EmbeddingModelMismatch, ModelUnavailable
 from shared.models.catalogue import Catalogue, ModelEntry
 from workers.index.embedder import Embedder, Embedders, check_revision
+from workers.index.embedding_server import EmbeddingServer, listen
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "query", "passage", "search", ":", "tea", "is", "a", "drink"]
 
@@ -58,3 +61,42 @@ def test_prompts_of_the_model_are_used_unless_the_models_file_has_prefixes(folde
     assert len({own.revision, other.revision, none.revision}) == 3
     with pytest.raises(EmbeddingModelMismatch, match="weights and prefixes, or rebuild"):
         check_revision(other, "handbook", own.revision)
+
+
+def test_a_server_embeds_for_many_callers_what_a_process_with_the_model_embeds(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "embedder.sock"
+    tiny = ModelEntry(name="tiny", url=str(folder), task="embed", query_prefix="search: ")
+    absent = ModelEntry(name="absent", url=str(tmp_path / "absent"), task="embed")
+    served = Embedders(Catalogue((tiny, absent)), threads=1, device="cpu", turns=3)
+    # It listens until this process ends, like a server.
+    threading.Thread(target=EmbeddingServer(served).serve, args=[listen(path)], daemon=True).start()
+    more = ModelEntry(name="more", url=str(folder), task="embed")
+    clients = Embedders(Catalogue((tiny, absent, more)), socket=path)
+    local, remote = served.for_model("tiny"), clients.for_model("tiny")
+
+    assert not remote.is_loaded
+    assert (remote.revision, remote.dimensions) == (local.revision, local.dimensions)
+    assert remote.is_loaded
+    for role in ("raw", "query", "passage"):
+        assert remote.max_tokens(role) == local.max_tokens(role)
+    long = "tea is a drink " * 20
+    assert remote.count_tokens(long) == local.count_tokens(long) == 80
+    assert remote.embed_texts([]) == []
+
+    def embed(number: int) -> None:
+        texts = ["tea " * (1 + (number % 8 + place)) for place in range(12)]
+        role = "query" if number % 3 == 0 else "passage"
+        assert remote.embed_texts(texts, role=role, shares=1 + number % 2) == expected[number % 8, role]
+
+    expected: dict[tuple[int, str], Any] = {
+        (start, role): [pytest.approx(row, abs=0.01) for row in local.embed_texts(texts, role=role)]
+        for start in range(8)
+        for role in ("query", "passage")
+        if (texts := ["tea " * (1 + (start + place)) for place in range(12)])
+    }
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(embed, range(24)))
+    with pytest.raises(ModelUnavailable, match="does not exist"):
+        clients.for_model("absent").embed_texts(["tea"])
+    with pytest.raises(EmbeddingModelMismatch, match="more"):
+        clients.for_model("more").embed_texts(["tea"])

@@ -28,12 +28,24 @@ def cpu_handlers(client: redis.Redis, settings: Settings) -> Mapping[str, Handle
     documents, queries = Documents(client, settings), JobQueries(client)
     submitter = JobSubmitter(client, settings, CeleryBroker(client).wake)
     threads = max(1, (os.cpu_count() or 1) // settings.cpu_workers)
-    embedders = Embedders(load_catalogue(settings.models_file), threads=threads, device=settings.embedding_device)
+    embedders = Embedders(
+        load_catalogue(settings.models_file),
+        threads=threads,
+        device=settings.embedding_device,
+        socket=settings.embedding_socket,
+    )
     search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: report_silence(client))
     disk_space = DiskSpace(settings.data_dir, settings.min_free_bytes)
     return {
         "ingest": CheckedHandler(
-            handle=lambda attempt: ingest(attempt, documents, settings, embedders, search_index, queries.must_give_way),
+            handle=lambda attempt: ingest(
+                attempt,
+                documents,
+                settings,
+                embedders.stopped_by(attempt.raise_if_stopped),
+                search_index,
+                queries.must_give_way,
+            ),
             check_subject=lambda attempt: raise_if_deleted(attempt, documents, settings, search_index),
         ),
         "draw": CheckedHandler(
@@ -41,5 +53,7 @@ def cpu_handlers(client: redis.Redis, settings: Settings) -> Mapping[str, Handle
             check_subject=lambda attempt: raise_if_not_drawable(attempt, documents, settings),
         ),
         "unpack": lambda attempt: unpack(attempt, documents, submitter, queries, settings),
-        "reindex": lambda attempt: reindex(attempt, documents, settings, embedders, search_index, queries.must_give_way),
+        "reindex": lambda attempt: reindex(
+            attempt, documents, settings, embedders.stopped_by(attempt.raise_if_stopped), search_index, queries.must_give_way
+        ),
     }

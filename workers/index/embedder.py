@@ -1,6 +1,7 @@
-"""Embedders: turn texts into vectors with sentence-transformers models in this process, on a GPU if there is one.
+"""Embedders: turn texts into vectors with sentence-transformers models, on a GPU if there is one.
 
-The cpu pool embeds chunks with it, and the io pool queries.
+The cpu pool embeds chunks with them, and the io pool queries: through the embedding server of their host if there is one, and otherwise
+in their own processes.
 """
 
 import copy
@@ -10,16 +11,21 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from shared.errors import EmbeddingModelMismatch, ModelUnavailable
 from shared.machine import release_heap
-from shared.models.catalogue import EMBED, Catalogue
+from shared.models.catalogue import EMBED, Catalogue, ModelEntry
 from workers.index.hash_embedder import SCHEME, HashEmbedder
 from workers.index.library_imports import IMPORTS
+from workers.index.model_description import DescribedEmbedder, ModelDescription
 from workers.index.prefixes import Prefixes, TextRole
+from workers.index.remote_embedder import RemoteEmbedder
 
 logger = logging.getLogger(__name__)
 
@@ -72,16 +78,23 @@ class EmbedderSource(Protocol):
     def for_model(self, name: str) -> Embedder: ...
 
 
-class SentenceEmbedder:
+class SentenceEmbedder(DescribedEmbedder):
     """One sentence-transformers model, loaded on first use in each process.
 
     ``name`` is its name in models.json; ``url`` is a hub id, a folder, or ``package:NAME`` for a model inside an installed
     package. ``prefixes`` replace the prompts of its configuration. ``threads`` limits the threads of torch; ``device`` is ``cpu``, ``cuda``, or "" to choose automatically. Safe to
-    share between threads, which take turns.
+    share between threads: ``turns`` of them embed at once, and one more that has queries, so that a question never waits for documents.
     """
 
     def __init__(
-        self, name: str, url: str, *, prefixes: Prefixes | None = None, threads: int | None = None, device: str = ""
+        self,
+        name: str,
+        url: str,
+        *,
+        prefixes: Prefixes | None = None,
+        threads: int | None = None,
+        device: str = "",
+        turns: int = 1,
     ) -> None:
         self.model = name
         self._url = url
@@ -89,53 +102,34 @@ class SentenceEmbedder:
         self._threads = threads
         self._device = device
         self._lock = threading.Lock()
-        self._loaded: tuple[int, Any, Any, str] | None = None
+        self._turns, self._query_turn = threading.Semaphore(turns), threading.Semaphore()
+        self._loaded: _LoadedModel | None = None
 
     @property
     def is_loaded(self) -> bool:
         """Whether this process has the model in memory. Loading it takes seconds."""
-        return self._loaded is not None and self._loaded[0] == os.getpid()
+        return self._loaded is not None and self._loaded.process == os.getpid()
 
-    @property
-    def revision(self) -> str:
-        """Digest of weights, tokenizer and prefixes, because the same model name may later refer to others."""
-        with self._lock:
-            model, _, revision = self._load()
-            return self._prefixes_of(model).identify(revision)
-
-    @property
-    def dimensions(self) -> int:
-        """Number of dimensions of a vector."""
-        with self._lock:
-            return int(self._load()[0].get_embedding_dimension())
-
-    def max_tokens(self, role: TextRole) -> int:
-        """Length of the longest text, in tokens and without its prefix, that the model does not truncate."""
-        with self._lock:
-            model, tokenizer, _ = self._load()
-            limit = int(model.max_seq_length) - int(tokenizer.num_special_tokens_to_add(is_pair=False))
-            return self._prefixes_of(model).reduce_limit(
-                self.model, limit, role, lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-            )
-
-    def count_tokens(self, text: str) -> int:
-        """Length of a text in tokens, without special tokens."""
-        with self._lock:
-            return len(self._load()[1].encode(text, add_special_tokens=False).ids)
+    def describe(self) -> ModelDescription:
+        return self._load().description
 
     def embed_texts(self, texts: list[str], *, role: TextRole = "raw", shares: int = 1) -> list[list[float]]:
         """One vector of length 1 for each text. Pass many texts at once, because they are batched by length.
 
         ``shares`` multiplies the number of threads. Raises ModelUnavailable if the model cannot be loaded.
         """
-        with self._lock:
-            model, *_ = self._load()
+        rows: list[list[float]] = self.embed_rows(texts, role=role, shares=shares).tolist()
+        return rows
+
+    def embed_rows(self, texts: list[str], *, role: TextRole, shares: int) -> Any:
+        """The vectors as the rows of an array of float32."""
+        with self._query_turn if role == "query" else self._turns, self._load().borrow_replica() as model:
             if self._threads is not None:
                 _use_threads(self._threads * shares)
-            vectors = model.encode(
+            rows = model.encode(
                 texts,
                 # Without any, the library would add the default prompt of some models.
-                prompt=self._prefixes_of(model).of(role),
+                prompt=self.describe().prefixes.of(role),
                 batch_size=32 if model.device.type == "cpu" else 512,
                 normalize_embeddings=True,
                 show_progress_bar=False,
@@ -144,30 +138,57 @@ class SentenceEmbedder:
             if model.device.type == "cpu":
                 # Batches of varying sizes fragment the heap: after 8,000 texts, a process held 500 MB of free memory.
                 release_heap()
-        rows: list[list[float]] = vectors.tolist()
         return rows
 
-    def _prefixes_of(self, model: Any) -> Prefixes:
-        own = {name: prompt or "" for name, prompt in model.prompts.items()}
-        passage = next((own[name] for name in PASSAGE_PROMPTS if own.get(name)), "")
-        given = self._prefixes
-        return Prefixes(
-            query=own.get("query", "") if given.query is None else given.query,
-            passage=passage if given.passage is None else given.passage,
-        )
+    def _load(self) -> "_LoadedModel":
+        with self._lock:
+            if self._loaded is None or self._loaded.process != os.getpid():
+                self._loaded = _load(self.model, self._url, self._prefixes, self._threads, self._device)
+            return self._loaded
 
-    def _load(self) -> tuple[Any, Any, str]:
-        if self._loaded is None or self._loaded[0] != os.getpid():
-            self._loaded = (os.getpid(), *_load(self.model, self._url, self._threads, self._device))
-        return self._loaded[1:]
+
+class _LoadedModel:
+    """A model in the memory of one process, with a replica for each thread that embeds with it at the same time.
+
+    Replicas have the same weights, but each has its own tokenizer, which cannot be used by two threads at once.
+    """
+
+    def __init__(self, model: Any, description: ModelDescription) -> None:
+        self.process = os.getpid()
+        self.description = description
+        self._model = model
+        self._idle = [model]
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def borrow_replica(self) -> Iterator[Any]:
+        with self._lock:
+            replica = self._idle.pop() if self._idle else _replicate(self._model)
+        try:
+            yield replica
+        finally:
+            with self._lock:
+                self._idle.append(replica)
 
 
 class Embedders:
-    """Embedders of all embedding models of a models file, created on demand."""
+    """Embedders of all embedding models of a models file, created on demand.
 
-    def __init__(self, catalogue: Catalogue, *, threads: int | None = None, device: str = "") -> None:
+    With the ``socket`` of an embedding server, its models are used, and none is loaded in this process.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        *,
+        threads: int | None = None,
+        device: str = "",
+        turns: int = 1,
+        socket: Path | None = None,
+    ) -> None:
         self._catalogue = catalogue
-        self._options: dict[str, Any] = {"threads": threads, "device": device}
+        self._options: dict[str, Any] = {"threads": threads, "device": device, "turns": turns}
+        self._socket = socket
         self._lock = threading.Lock()
         self._embedders: dict[str, Embedder] = {}
 
@@ -177,14 +198,30 @@ class Embedders:
                 available = [entry.name for entry in self._catalogue.models if entry.task == EMBED]
                 if name not in available:
                     raise _mismatch(name, available)
-                entry = self._catalogue.get_model(name)
-                prefixes = Prefixes(query=entry.query_prefix, passage=entry.passage_prefix)
-                self._embedders[name] = (
-                    HashEmbedder(name, entry.url, prefixes)
-                    if entry.url.startswith(SCHEME)
-                    else SentenceEmbedder(name, entry.url, prefixes=prefixes, **self._options)
-                )
+                self._embedders[name] = self._create(self._catalogue.get_model(name))
             return self._embedders[name]
+
+    def stopped_by(self, raise_if_stopped: Callable[[], None]) -> EmbedderSource:
+        """These embedders for one job: a call that waits for the embedding server raises what ``raise_if_stopped`` does."""
+        return _JobEmbedders(self, raise_if_stopped)
+
+    def _create(self, entry: ModelEntry) -> Embedder:
+        prefixes = Prefixes(query=entry.query_prefix, passage=entry.passage_prefix)
+        if entry.url.startswith(SCHEME):
+            return HashEmbedder(entry.name, entry.url, prefixes)
+        if self._socket is not None:
+            return RemoteEmbedder(entry.name, self._socket)
+        return SentenceEmbedder(entry.name, entry.url, prefixes=prefixes, **self._options)
+
+
+@dataclass(frozen=True)
+class _JobEmbedders:
+    embedders: Embedders
+    raise_if_stopped: Callable[[], None]
+
+    def for_model(self, name: str) -> Embedder:
+        embedder = self.embedders.for_model(name)
+        return embedder.stopped_by(self.raise_if_stopped) if isinstance(embedder, RemoteEmbedder) else embedder
 
 
 def check_revision(embedder: Embedder, collection: str, indexed_revision: str) -> None:
@@ -230,12 +267,11 @@ def locate(name: str, url: str, *, marker: str = "modules.json") -> str:
     return url
 
 
-def _load(name: str, url: str, threads: int | None, device: str) -> tuple[Any, Any, str]:
+def _load(name: str, url: str, prefixes: Prefixes, threads: int | None, device: str) -> _LoadedModel:
     # Imported here because it takes seconds and a few hundred MB, which only a process that embeds should pay.
     with IMPORTS:
         import torch
         from sentence_transformers import SentenceTransformer
-        from tokenizers import Tokenizer
         from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
@@ -249,13 +285,33 @@ def _load(name: str, url: str, threads: int | None, device: str) -> tuple[Any, A
         model = SentenceTransformer(location, device=device, local_files_only=location != url or Path(location).is_dir())
     except (OSError, ValueError) as error:
         raise ModelUnavailable(f"Model {name} could not be loaded from {url}: {error}") from error
-    tokenizer_json = model.tokenizer.backend_tokenizer.to_str()
-    revision = _revision(model, tokenizer_json)
-    # A copy without truncation, because the model's own tokenizer stops counting at its maximum.
-    tokenizer = Tokenizer.from_str(tokenizer_json)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return _faster_precision(name, model), tokenizer, revision
+    tokenizer = model.tokenizer.backend_tokenizer
+    tokenizer_json = tokenizer.to_str()
+    prefixes = _complete_prefixes(prefixes, model)
+    description = ModelDescription(
+        model=name,
+        revision=prefixes.identify(_revision(model, tokenizer_json)),
+        dimensions=int(model.get_embedding_dimension()),
+        limit=int(model.max_seq_length) - int(tokenizer.num_special_tokens_to_add(is_pair=False)),
+        prefixes=prefixes,
+        tokenizer_json=tokenizer_json,
+    )
+    return _LoadedModel(_faster_precision(name, model), description)
+
+
+def _complete_prefixes(prefixes: Prefixes, model: Any) -> Prefixes:
+    """These prefixes, and the prompts in the model's configuration for those that are not given."""
+    own = {name: prompt or "" for name, prompt in model.prompts.items()}
+    passage = next((own[name] for name in PASSAGE_PROMPTS if own.get(name)), "")
+    return Prefixes(
+        query=own.get("query", "") if prefixes.query is None else prefixes.query,
+        passage=passage if prefixes.passage is None else prefixes.passage,
+    )
+
+
+def _replicate(model: Any) -> Any:
+    """A copy of a model with the same weights in memory."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
 def _revision(model: Any, tokenizer_json: str) -> str:

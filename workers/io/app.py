@@ -50,8 +50,10 @@ webhook_dispatchers: list[WebhookDispatcher] = []
 
 
 def build_handlers() -> Mapping[str, Handler]:
-    """The handlers of this pool. Their embedding model is loaded by the first search."""
-    embedders = Embedders(load_catalogue(settings.models_file), threads=1, device=settings.embedding_device)
+    """The handlers of this pool. Without an embedding server, the first search loads the embedding model."""
+    embedders = Embedders(
+        load_catalogue(settings.models_file), threads=1, device=settings.embedding_device, socket=settings.embedding_socket
+    )
     client = connect(settings.redis_url, retries=STEADY_RETRIES)
     fetch_services = FetchServices.connect(client, settings)
     return {

@@ -23,16 +23,18 @@ from workers.runtime.attempt import Attempt, CheckedHandler, Handler, Handover
 
 
 def io_handlers(client: redis.Redis, settings: Settings, embedders: Embedders) -> Mapping[str, Handler]:
-    """The handlers, which share one embedding model and one client of the index."""
+    """The handlers, which share their embedding models and one client of the index."""
     documents = Documents(client, settings)
     rerankers = Rerankers(load_catalogue(settings.models_file))
     search_index = SearchIndex.from_settings(documents, settings, on_timeout=lambda: report_silence(client))
-    retriever = Retriever(documents, embedders, search_index, rerankers)
+
+    def retriever_of(attempt: Attempt) -> Retriever:
+        return Retriever(documents, embedders.stopped_by(attempt.raise_if_stopped), search_index, rerankers)
 
     def search_job(attempt: Attempt) -> Mapping[str, Any]:
         spec = attempt.spec
         queries = [SearchQuery.from_spec(query, spec) for query in ([spec["query"]] if "query" in spec else spec["queries"])]
-        found = retriever.retrieve(queries, [spec["collection_id"]], raise_if_stopped=attempt.raise_if_stopped)
+        found = retriever_of(attempt).retrieve(queries, [spec["collection_id"]], raise_if_stopped=attempt.raise_if_stopped)
         result: dict[str, Any] = {"hits": [passage.as_context() for passage in found.passages], "warnings": found.warnings}
         return result if found.explanation is None else {**result, "explain": found.explanation}
 
@@ -42,7 +44,7 @@ def io_handlers(client: redis.Redis, settings: Settings, embedders: Embedders) -
         spec = attempt.spec
         question = attempt.context.get("question") or _question(spec)
         query, collections = SearchQuery.from_spec(question, spec["retrieval"]), collections_of(spec)
-        retrieval = retriever.retrieve([query], collections, raise_if_stopped=attempt.raise_if_stopped)
+        retrieval = retriever_of(attempt).retrieve([query], collections, raise_if_stopped=attempt.raise_if_stopped)
         relevant = relevant_passages(retrieval.passages, spec["retrieval"].get("min_relevance") or 0)
         found: list[dict[str, Any]] = [passage.as_context() for passage in relevant]
         about = {
@@ -67,7 +69,7 @@ def io_handlers(client: redis.Redis, settings: Settings, embedders: Embedders) -
             handle=retrieve, check_subject=lambda attempt: raise_if_dropped(documents, *collections_of(attempt.spec))
         ),
         "delete": lambda attempt: delete(attempt, documents, settings, search_index),
-        "embed": lambda attempt: embed(attempt, embedders),
+        "embed": lambda attempt: embed(attempt, embedders.stopped_by(attempt.raise_if_stopped)),
         "rerank": lambda attempt: rerank(attempt, rerankers),
     }
 

@@ -1,4 +1,4 @@
-"""LangChain and LlamaIndex with a real model: chats, streams, tools, structured output and embeddings."""
+"""LangChain and LlamaIndex with real models: chats, streams, tools, structured output and embeddings, also from a replaced server."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,9 @@ from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel, Field
 
 from testing.client_environment import run_client
+from testing.fault_rig.processes import kill, process_tree, suspended
 from testing.stack import MINILM, Stack
+from testing.waiting import wait_until
 
 pytestmark = [pytest.mark.model, pytest.mark.slow_fault, pytest.mark.timeout(700)]
 
@@ -64,6 +66,31 @@ def test_langchain_gets_structured_output(langchain: ChatOpenAI, method: Literal
     model = langchain.model_copy(update={"max_tokens": 64})
     answer = model.with_structured_output(Order, method=method).invoke(ORDER)
     assert isinstance(answer, Order)
+
+
+def test_an_ingest_goes_on_when_the_embedding_server_is_killed(model_stack: Stack) -> None:
+    stack = model_stack
+    stack.post("/collections", {"name": "rules", "embedding_model": MINILM["name"]}).raise_for_status()
+    killed = stack.pid("embedder")
+    with suspended([killed]):
+        files = {"file": ("boilers.txt", b"The boilers are blue.")}
+        [document] = stack.client.post("/collections/rules/documents", files=files).json()["data"]
+        wait_until(lambda: phase_of(stack, document["job_id"]) == "loading_model", "the ingest waits for the embedding server")
+        kill(killed)
+    job = stack.ended(document["job_id"])
+    assert [attempt["outcome"] for attempt in job["attempts"]] == ["completed"]
+    found = stack.post("/collections/rules/search", {"query": "Which colour do boilers have?"}, Prefer="wait=60").json()
+    assert [hit["document_id"] for hit in found["data"]] == [document["id"]]
+    assert stack.pid("embedder") != killed
+    assert [name for name in ("embedder", "cpu", "io") if has_torch(stack.pid(name))] == ["embedder"]
+
+
+def phase_of(stack: Stack, job: str) -> str:
+    return str((stack.job(job)["progress"] or {}).get("phase"))
+
+
+def has_torch(pid: int) -> bool:
+    return any("libtorch" in Path(f"/proc/{process.pid}/maps").read_text() for process in process_tree(pid))
 
 
 def test_langchain_embeds_by_meaning(model_stack: Stack) -> None:
