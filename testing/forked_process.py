@@ -46,7 +46,7 @@ LIBRARIES = (
     ),
     *("flask_cors", "enginehouse_client", "httpx2", "rich.live", "rich.progress", "rich.table"),
 )
-FORKED_MODULES = ("cli.local.stack", "gunicorn", "workers.gpu", "workers.cpu", "workers.io")
+FORKED_MODULES = ("cli.local.stack", "gunicorn", "workers.gpu", "workers.cpu", "workers.io", "workers.index.embedding_server")
 
 PR_SET_MM, PR_SET_MM_MAP = 35, 14
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -172,10 +172,10 @@ def _reset_signals() -> None:
 def _open_streams(environment: Mapping[str, str]) -> None:
     """Standard input, output and error as Python opens them at its start."""
     unbuffered = bool(environment.get("PYTHONUNBUFFERED"))
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8")  # type: ignore[misc]
     for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
         stream = io.TextIOWrapper(
-            open(number, "wb", closefd=False),
+            io.BufferedWriter(io.FileIO(number, "wb", closefd=False)),
             encoding="utf-8",
             errors=errors,
             line_buffering=number == 2 or os.isatty(number),
