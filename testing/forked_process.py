@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -63,6 +64,8 @@ def prepare_to_fork() -> None:
         del sys.modules[name]
     for name in ("cli.local.guardian", "cli.local.supervisor"):
         vars(importlib.import_module(name))["spawn"] = _spawn
+    # libuuid keeps the number of a file that it has opened, which is that of another file in a fork. Python then makes these ids itself.
+    vars(uuid)["_generate_time_safe"] = None
     gc.collect()
     gc.freeze()
 
