@@ -22,6 +22,8 @@ from testing.repository import REPOSITORY
 
 _COMMAND_SECONDS = 240
 _MAX_MESSAGE = 1 << 20
+# The loader, the C library and Python read these when a process starts.
+_READ_AT_START = ("LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX", "PYTHONDEVMODE", "PYTHONWARNINGS")
 
 
 class Process(Protocol):
@@ -63,8 +65,12 @@ def run_command(arguments: Sequence[str], *, environment: Mapping[str, str], giv
 
 
 def can_fork(command: Sequence[str], environment: Mapping[str, str]) -> bool:
-    """Whether a fork of this code would run what ``command`` runs: Python with the modules of this repository."""
-    return list(command[:2]) == [sys.executable, "-m"] and _code_folder(environment.get("PYTHONPATH", "")) in (None, REPOSITORY)
+    """Whether a fork would run what ``command`` runs: Python with the modules of this repository."""
+    return (
+        list(command[:2]) == [sys.executable, "-m"]
+        and _code_folder(environment.get("PYTHONPATH", "")) in (None, REPOSITORY)
+        and all(environment.get(name) == os.environ.get(name) for name in _READ_AT_START)
+    )
 
 
 def _code_folder(search_path: str) -> Path | None:

@@ -9,6 +9,7 @@ import pytest
 
 from workers.index import causal_reranking, embedder, reranker, vector_store
 from workers.index.library_imports import IMPORTS
+from workers.index.prefixes import Prefixes
 
 LARGE = {"chromadb", "numpy", "sentence_transformers", "torch", "transformers"}
 
@@ -34,7 +35,7 @@ def is_held() -> bool:
         lambda: vector_store._connect("http://127.0.0.1:9"),
         lambda: vector_store._exact_search(None, [], 1, []),
         lambda: vector_store._read_vectors(None, "index", []),
-        lambda: embedder._load("model", "url", None, "cpu"),
+        lambda: embedder._load("model", "url", Prefixes(), None, "cpu"),
         lambda: reranker._load("model", "url", None),
         lambda: causal_reranking.template_for("url", "model", None, local_files_only=True),
     ],

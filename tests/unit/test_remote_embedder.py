@@ -87,7 +87,7 @@ def closing_connections(listener: Listener) -> Iterator[list[int]]:
         for number in range(MAX_LOST_CALLS):
             with listener.accept() as connection:
                 connection.recv_bytes()
-            closed.append(number)
+                closed.append(number)
 
     thread = threading.Thread(target=close_each)
     thread.start()
