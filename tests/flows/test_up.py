@@ -22,6 +22,7 @@ from testing.waiting import wait_until
 @pytest.fixture
 def own_stack(tmp_path: Path) -> Iterator[Stack]:
     stack = Stack(tmp_path, environment=QUICK)
+    stack.forked = False
     yield stack
     stack.kill()
 
