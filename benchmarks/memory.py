@@ -23,7 +23,7 @@ from testing.stack import Stack, models
 MEGABYTE = 1024 * 1024
 IN_FLIGHT = 64
 HEADERS = {"Content-Type": "application/json"}
-# Bytes by the names of the kernel: "Pss" of everything, "Pss_Anon" of what is no file.
+# Bytes, by the names in smaps_rollup: "Pss" for all memory, "Pss_Anon" for memory that no file backs.
 Memory = Counter[str]
 
 

@@ -217,7 +217,7 @@ def _spawn(
     if pid := os.fork():
         return _Child(command, pid)
     os.setsid()
-    process_tree._tie_to_parent(parent, death_signal)()
+    process_tree.tie_to_parent(parent, death_signal)()
     if directory is not None:
         os.chdir(directory)
     written = 1 if output is None else output if isinstance(output, int) else output.fileno()

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Protocol
@@ -189,12 +190,8 @@ def _reap(clients: dict[int, socket.socket]) -> None:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        with clients.pop(pid) as connection:
-            # A client that does not wait has closed its side.
-            try:
-                connection.send(str(os.waitstatus_to_exitcode(status)).encode())
-            except BrokenPipeError:
-                continue
+        with clients.pop(pid) as connection, suppress(BrokenPipeError):  # its client does not wait
+            connection.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def spawn(
         stderr=errors if output is not None else None,
         cwd=directory,
         start_new_session=True,
-        preexec_fn=_tie_to_parent(os.getpid(), death_signal),
+        preexec_fn=tie_to_parent(os.getpid(), death_signal),
     )
 
 
@@ -97,7 +97,9 @@ def _processes() -> Iterator[tuple[int, int, str]]:
                 yield int(name), int(parent), state.decode()
 
 
-def _tie_to_parent(parent: int, number: int) -> Callable[[], None]:
+def tie_to_parent(parent: int, number: int) -> Callable[[], None]:
+    """What a new child of ``parent`` runs first, so that it receives this signal when the thread that started it ends."""
+
     def tie() -> None:
         if die_with_parent(number) and os.getppid() != parent:  # it died before the line above
             os._exit(1)

@@ -28,7 +28,8 @@ class Worker:
     """One worker.
 
     ``machine`` distinguishes equal process ids on different hosts and in different containers; ``start_ticks`` distinguishes a process
-    from a later one with the same id, or ``started`` if it is 0, as it is for workers of earlier versions. ``parent`` is the process that gives this one its jobs, if it is the child of a prefork pool.
+    from a later one with the same id, or ``started`` if it is 0, as it is for workers of earlier versions. ``parent`` is the process
+    that gives this one its jobs, if it is the child of a prefork pool.
     ``phase`` is ``loading``, ``warming``, ``ready``, ``failed`` (``message`` has the reason),
     ``draining`` (before it unloads its model) or ``unloaded`` (no model). ``idle_ms`` is the time since its last job. ``since`` is the
     time of its first heartbeat, in Unix milliseconds, and ``version`` that of its code.

@@ -23,7 +23,7 @@ for line in ["Collecting flask<4,>=3.1 (from enginehouse==0.1.0)", "  Downloadin
         ("Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl (184.2 MB)", "downloading torch-2.13.0 (184.2 MB)"),
         ("Installing collected packages: a, b, c", "installing 3 packages"),
         ("Building wheel for enginehouse (pyproject.toml): started", "building wheel for enginehouse"),
-        ("Compiling '/home/ada/enginehouse/.venv/lib/python3.11/site-packages/torch/fx/graph.py'...", "compiling torch"),
+        ("Compiling '/srv/enginehouse/.venv/lib/python3.11/site-packages/torch/fx/graph.py'...", "compiling torch"),
         ("Requirement already satisfied: flask", ""),
     ],
 )

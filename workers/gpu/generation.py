@@ -67,7 +67,7 @@ class Generation:
         self.detail = ""
         self.finished = threading.Event()
         self._output = ""
-        # Tokens that are not decoded yet. After each token a stop text may have been found, and its log-probability needs its place in the text.
+        # Tokens of a batch's request that are not decoded yet. With stop texts or log-probabilities, each token is decoded at once.
         self._may_gather = bool(attempt.job.line_of) and self._logprobs is None and not self._detokenizer.has_stops
         self._gathered: list[int] = []
         self._repeated = 0

@@ -1,4 +1,4 @@
-"""Embedding server: the one process of a host that holds the embedding models, for all cpu and io workers of a stack.
+"""Embedding server: the one process of a stack that holds the embedding models, for all its cpu and io workers.
 
 ``python -m workers.index.embedding_server``. It listens on the Unix socket ``ENGINEHOUSE_EMBEDDING_SOCKET``, loads a model on its first
 use, and embeds for several callers at once. Until then it imports no model library. Texts are never logged. See
@@ -42,7 +42,7 @@ class EmbeddingServer:
             threading.Thread(target=self.answer, args=[connection], name="embed", daemon=True).start()
 
     def answer(self, connection: Connection) -> None:
-        """Read a request, answer it and close the connection. A caller that is gone is no error."""
+        """Read a request, answer it and close the connection. A caller that has hung up is not an error."""
         with connection, suppress(OSError, EOFError):
             request = json.loads(connection.recv_bytes())
             try:

@@ -96,7 +96,10 @@ class Attempt:
 
     @property
     def is_delta_due(self) -> bool:
-        """Whether a delta would be published now. Nobody follows the request of a batch: its deltas are only for an attempt that continues it."""
+        """Whether a delta would be published now.
+
+        Nobody follows the request of a batch: its deltas are only for an attempt that continues it.
+        """
         return not self.job.line_of or self._clock() >= self._published_at + LINE_SECONDS
 
     def send_delta(self, delta: Mapping[str, Any], output: str = "") -> None:
