@@ -88,7 +88,7 @@ lock: .venv/.installed-dev
 	@$(BIN)/uv pip compile --quiet --group clients --universal --python-version 3.11.5 \
 	  --generate-hashes --no-annotate --custom-compile-command 'make lock' --output-file testing/clients.txt
 
-# Needs Docker and its registry. Run it before a deployment, and commit what it changes.
+# Needs Docker and the registry. Run it before a deployment for the security updates of the images, and commit what it changes.
 digests:
 	@$(PYTHON) deploy/pin_images.py
 

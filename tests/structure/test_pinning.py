@@ -1,4 +1,4 @@
-"""Packages are pinned by version and hash, and images can be pinned by digest."""
+"""Packages are pinned by version and hash, and images by digest."""
 
 import re
 import subprocess
@@ -41,7 +41,17 @@ def test_every_dependency_is_pinned(extras: list[str], monkeypatch: pytest.Monke
     assert unpinned == set()
 
 
-def test_images_are_pinned_by_the_digest_of_the_registry(tmp_path: Path) -> None:
+def test_every_image_of_others_has_a_digest() -> None:
+    files = ("docker-compose.yml", "deploy/Dockerfile", "deploy/chart/values.yaml")
+    text = "\n".join((REPOSITORY / name).read_text() for name in files)
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)", text, re.MULTILINE))
+    images = [image for image in re.findall(r"^(?:\s*image: |FROM )([^$\s]\S*)", text, re.MULTILINE) if image not in stages]
+    assert len(images) == 3
+    for image in images:
+        assert re.fullmatch(r"(redis|python):[\w.-]+@sha256:[0-9a-f]{64}", image), image
+
+
+def test_make_digests_pins_images_by_the_digest_of_the_registry(tmp_path: Path) -> None:
     """With a stand-in for Docker, as no registry can be reached in a test."""
     for name in ("docker-compose.yml", "deploy/Dockerfile", "deploy/chart/values.yaml", "deploy/pin_images.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
