@@ -15,6 +15,7 @@ from typing import Any
 import redis
 
 from shared.ids import new_id
+from shared.jobs.scripts import JobScripts
 from shared.redis_connection import PREFIX, connect, is_outage
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Follower:
         self._wake = f"{PREFIX}wake:{new_id('wake')}"
         self._wake_after = "0-0"
         self._client = connect(url, timeout=2.0, retries=1, connections=1)
+        self._scripts = JobScripts(self._client)
         self._listeners: dict[str, list[Listener]] = {}
         self._position: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -73,7 +75,8 @@ class Follower:
     def follow(self, job: str, after: int, listener: Listener) -> None:
         """Call ``listener`` with each event after this sequence number. It runs on the follower's thread and must not block.
 
-        A listener that joins a job that is already followed may get earlier events again; it must compare sequence numbers.
+        The job's worker then writes its text without delay. A listener that joins a job that is already followed may get earlier events
+        again; it must compare sequence numbers.
         Raises RedisError, and follows nothing, if Redis is unreachable.
         """
         with self._lock:
@@ -89,6 +92,7 @@ class Follower:
             return
         try:
             self._interrupt_read(job)
+            self._scripts.follow(jobs=[job])
         except redis.RedisError:
             self.leave(job, listener)
             raise

@@ -56,7 +56,8 @@ class Job:
 
     ``spec`` describes the work and never changes; ``context`` is the data that an earlier phase has handed over, such as the
     retrieved passages of a generation; ``output`` is what earlier attempts have generated. All are empty unless a worker claimed the job.
-    ``has_deltas`` says whether clients may have read deltas, of this or an earlier attempt. ``result`` is None in lists. ``summary`` is
+    ``has_deltas`` says whether clients may have read deltas, of this or an earlier attempt, ``followed`` whether a client has
+    followed its events. ``result`` is None in lists. ``summary`` is
     the beginning of the request. ``collection`` is the id of the collection that the job reads or changes. ``line_of`` is the request
     batch whose line this job runs, ``key`` the id of the API key that submitted it. The job starts only
     while fewer than ``concurrency_limit`` jobs of its owner with the same ``concurrency_key`` run. ``response`` says how a response of
@@ -86,6 +87,7 @@ class Job:
     request_id: str = ""
     traceparent: str = ""
     has_deltas: bool = False
+    followed: bool = False
     session: str = ""
     collection: str = ""
     document: str = ""
@@ -144,6 +146,7 @@ def from_record(record: Mapping[str, str]) -> Job:
     values.update((name, int(record[name])) for name in _TIMES if record.get(name))
     values.update((name, json.loads(record[name])) for name in _JSON if record.get(name))
     values["has_deltas"] = record.get("shown") == "1"
+    values["followed"] = record.get("followed") == "1"
     attempts = [_parse_attempt(text) for name, text in record.items() if name.startswith("attempt:")]
     if "children" in record:
         values["sealed"] = record.get("sealed") == "1"

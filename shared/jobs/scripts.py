@@ -52,6 +52,9 @@ class JobScripts(LuaScripts, package="shared.jobs.lua"):
     ) -> Any: ...
 
     @declaration
+    def follow(self, *, jobs: Sequence[str]) -> Any: ...
+
+    @declaration
     def hand_over(
         self,
         *,

@@ -23,6 +23,8 @@ Lease = tuple[str, int]  # job id, attempt number
 
 # Whether a write by an attempt took effect. "lost" means that the attempt is no longer the current one.
 TransitionResult = Literal["ok", "lost"]
+# The same for an event. "followed" means that it was written, and that a client follows the job.
+EventResult = Literal["ok", "followed", "lost"]
 # The answer to the renewal of a lease. "settled" means that the attempt itself has ended, or handed over, its job.
 Renewal = Literal["ok", "cancel", "timeout", "settled", "lost"]
 
@@ -92,11 +94,11 @@ class JobTransitions:
         )
         return results
 
-    def append_events(self, events: Sequence[Event]) -> list[TransitionResult]:
+    def append_events(self, events: Sequence[Event]) -> list[EventResult]:
         """Append events to the streams of their jobs in one call; return one result per event."""
         if not events:
             return []
-        results: list[TransitionResult] = self._scripts.append(
+        results: list[EventResult] = self._scripts.append(
             events=[
                 {
                     "job": event.job,

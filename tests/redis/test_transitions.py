@@ -3,12 +3,15 @@
 from typing import Any
 
 import pytest
+import redis
 
 from shared.errors import Conflict, NotFound, TooMany
 from shared.jobs.models import Job, Outcome, Status
+from shared.jobs.scripts import JobScripts
 from shared.jobs.submission import JobSubmitter, Submission
 from shared.jobs.transitions import Event
 from shared.jobs.worker_registry import WorkerRegistry, is_running_here, this_process
+from shared.redis_connection import PREFIX
 from shared.sessions.store import Sessions
 from shared.settings import Settings
 from testing.waiting import wait_until
@@ -135,6 +138,23 @@ def test_an_event_sent_twice_is_written_once(system: JobSystem) -> None:
     job = claim(system, "t1")
     assert system.transitions.append_events([delta(job, 1), delta(job, 1), delta(job, 2)]) == ["ok"] * 3
     assert events(system, job.id).count("delta") == 2
+
+
+def test_a_worker_learns_that_a_client_follows_its_job(system: JobSystem, redis_client: redis.Redis) -> None:
+    scripts = JobScripts(redis_client)
+    submit(system)
+    job = claim(system, "t1")
+    assert not job.followed
+    assert system.transitions.append_events([delta(job, 1)]) == ["ok"]
+    scripts.follow(jobs=[job.id, "job_gone"])
+    assert system.transitions.append_events([delta(job, 2), delta(job, 2)]) == ["followed"] * 2
+    system.transitions.release((job.id, job.attempt), "gpu.m")
+    again = claim(system, "t2")
+    assert (again.id, again.followed) == (job.id, True), "a later attempt knows it from its start"
+    system.transitions.finish((again.id, again.attempt), Status.COMPLETED, result={})
+    scripts.follow(jobs=[again.id])
+    assert redis_client.hget(f"{PREFIX}job:{again.id}", "followed") is None
+    assert not redis_client.exists(f"{PREFIX}job:job_gone")
 
 
 def test_a_renewed_lease_does_not_lapse(system: JobSystem, clock: Clock) -> None:

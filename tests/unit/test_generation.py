@@ -175,3 +175,36 @@ def test_what_a_batch_has_generated_is_published_now_and_then() -> None:
     assert len(published) == 2
     [event] = attempt.events.unwritten()
     assert event.output.splitlines()[1:] == [str(list(text)) for text in (b"0123", b"4567", b"89")] + ['"stop"']
+
+
+def test_what_nobody_follows_is_published_now_and_then_but_the_first_token_at_once() -> None:
+    clock = ManualClock()
+    published: list[tuple[float, EventBuffer]] = []
+    start = clock()
+
+    def one_token() -> int:
+        clock.sleep(0.0625)
+        return 1
+
+    attempt = Attempt(generation_job(CHAT), lambda buffer: published.append((clock() - start, buffer)), clock)
+    handler_of(ScriptedEngine("0123456789", one_token)).run_generation(attempt)
+    assert [at for at, _ in published] == [0.0625, 0.3125, 0.5625]
+    [event] = attempt.events.unwritten()
+    assert event.output.splitlines()[1:] == [str(list(text)) for text in (b"0", b"1234", b"5678", b"9")] + ['"stop"']
+
+
+@pytest.mark.parametrize("followed_from", ["before", "during"])
+def test_what_a_client_follows_is_published_at_once(followed_from: str) -> None:
+    clock = ManualClock()
+    published: list[EventBuffer] = []
+    given = iter(range(10))
+
+    def one_token() -> int:
+        clock.sleep(0.0625)
+        if next(given) == 5:
+            attempt.note_follower()
+        return 1
+
+    attempt = Attempt(generation_job(CHAT, followed=followed_from == "before"), published.append, clock)
+    handler_of(ScriptedEngine("0123456789", one_token)).run_generation(attempt)
+    assert len(published) == (10 if followed_from == "before" else 2 + 5)

@@ -67,8 +67,8 @@ class Generation:
         self.detail = ""
         self.finished = threading.Event()
         self._output = ""
-        # Tokens of a batch's request that are not decoded yet. With stop texts or log-probabilities, each token is decoded at once.
-        self._may_gather = bool(attempt.job.line_of) and self._logprobs is None and not self._detokenizer.has_stops
+        # Tokens that are not decoded yet, as no delta is due. With stop texts or log-probabilities, each token is decoded at once.
+        self._may_gather = self._logprobs is None and not self._detokenizer.has_stops
         self._gathered: list[int] = []
         self._repeated = 0
         echo: Delta = {"text": prompt.text} if spec.get("echo") and prompt.text else {}
@@ -115,7 +115,7 @@ class Generation:
                 return False
         self.timer.count(len(ids))
         if self._may_gather:
-            # Decoding and parsing each token of a batch would delay the tokens of the jobs that somebody follows.
+            # Decoding and parsing the tokens of each step would delay the tokens of the jobs that somebody follows.
             self._gathered += ids
             if self._attempt.is_delta_due:
                 self._add_gathered()

@@ -4,6 +4,7 @@ A handler reads ``spec`` and ``context``, reports text and progress, and returns
 ``attempt_runner`` decides what its outcome means for the job.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +17,9 @@ from shared.jobs.usage import Usage
 from shared.work_context import LogLine
 from workers.runtime.event_buffer import EventBuffer
 
-# How often deltas of the request of a batch are published.
-LINE_SECONDS = 2.0
+# How often deltas are published of a job that no client follows, and of the request of a batch: for an attempt that continues it, and for
+# a client that follows it later. Each takes a write to Redis, which hundreds of running jobs would occupy.
+UNFOLLOWED_SECONDS, LINE_SECONDS = 0.25, 2.0
 
 StopReason = Literal["cancel", "timeout", "lost", "release"]
 
@@ -76,12 +78,14 @@ class Attempt:
         self.error_code = ""
         self.usage = Usage()
         self.lease: Lease = (job.id, job.attempt)
-        self.events = EventBuffer(self.lease, on_refused=lambda: self.request_stop("lost"))
+        self.events = EventBuffer(self.lease, on_refused=lambda: self.request_stop("lost"), on_followed=self.note_follower)
         self.lines: list[LogLine] = []
         self._lines_taken = 0
         self._publish = publish
         self._clock = clock
-        self._published_at = clock()
+        self._delta_seconds = LINE_SECONDS if job.line_of else 0.0 if job.followed else UNFOLLOWED_SECONDS
+        # The first token of a job is published at once. Nobody waits for that of a batch's request.
+        self._published_at = clock() if job.line_of else -math.inf
         self._lock = threading.Lock()
         self._stop_reason: StopReason | None = None
         self._interrupt: Callable[[], None] | None = None
@@ -96,11 +100,12 @@ class Attempt:
 
     @property
     def is_delta_due(self) -> bool:
-        """Whether a delta would be published now.
+        """Whether a delta would be published now."""
+        return self._clock() >= self._published_at + self._delta_seconds
 
-        Nobody follows the request of a batch: its deltas are only for an attempt that continues it.
-        """
-        return not self.job.line_of or self._clock() >= self._published_at + LINE_SECONDS
+    def note_follower(self) -> None:
+        """Publish each further delta without delay, because a client follows the job."""
+        self._delta_seconds = 0.0
 
     def send_delta(self, delta: Mapping[str, Any], output: str = "") -> None:
         """Publish the next piece of the answer (see ``shared.jobs.deltas``), with what a later attempt needs to continue after it."""

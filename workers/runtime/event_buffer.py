@@ -15,13 +15,17 @@ from shared.jobs.transitions import Event, Lease
 class EventBuffer:
     """Gathers the deltas and progress of one attempt. Safe to use from many threads.
 
-    ``on_refused`` is called when Redis refuses an event because the attempt no longer owns the job. ``write_lock`` is held while the
-    buffer's events are being written, so that the end of a job cannot overtake its events.
+    ``on_refused`` is called when Redis refuses an event because the attempt no longer owns the job, ``on_followed`` after each write while
+    a client follows the job. ``write_lock`` is held while the buffer's events are being written, so that the end of a job cannot overtake
+    its events.
     """
 
-    def __init__(self, lease: Lease, on_refused: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, lease: Lease, on_refused: Callable[[], None] = lambda: None, on_followed: Callable[[], None] = lambda: None
+    ) -> None:
         self.lease = lease
         self.on_refused = on_refused
+        self.on_followed = on_followed
         self.write_lock = threading.Lock()
         self._lock = threading.Lock()
         self._delta: Delta = {}

@@ -3,7 +3,8 @@
 Writing one token costs as much as a round trip to Redis; written together, the cost hardly depends on the number of jobs.
 Text that follows a pause waits only a few milliseconds, so that the other jobs can add their part of the same step. The first
 text of an attempt is written at once, because a person is watching for it, but at most every 5 ms: at hundreds of short jobs a
-second, a write for each would cost more than their text is worth, and many end before it.
+second, a write for each would cost more than their text is worth, and many end before it. How often an attempt enqueues its text
+depends on whether a client follows the job (``Attempt.is_delta_due``).
 """
 
 import logging
@@ -109,6 +110,8 @@ class EventPublisher:
             buffer = by_lease[event.job, event.attempt]
             if answer == "lost":
                 buffer.on_refused()
+            elif answer == "followed":
+                buffer.on_followed()
             buffer.drop_through(event.index)
 
     def finish_stream(self, buffer: EventBuffer, finish: Callable[[Event | None], T]) -> T:

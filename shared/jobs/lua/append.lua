@@ -5,38 +5,41 @@
 --   index counts the events of an attempt from 1; data is JSON; an empty phase leaves the job's phase unchanged. output is what a
 --   later attempt needs to continue after this delta. A restart voids all deltas before it.
 -- Keys: the records, their events and their output
--- Returns 'ok' | 'lost' for each event.
+-- Returns for each event 'ok', 'followed' if it was written and a client follows the job, or 'lost'.
 -- Promise: a stale attempt writes nothing. An event that is sent twice is written once.
 
-local read_job = field_reader('attempt', 'status', 'written', 'first_token_at', 'phase')
+local read_job = field_reader('attempt', 'status', 'written', 'first_token_at', 'phase', 'seq', 'event_limit', 'followed')
 local results = {}
 for i, event in ipairs(events) do
-  local key, index = job_key(event.job), tonumber(event.index)
-  local job = read_job(event.job)
+  local id, index = event.job, tonumber(event.index)
+  local job = read_job(id)
   if job.attempt ~= event.attempt or job.status ~= 'in_progress' then
     results[i] = 'lost'
   else
     if index > tonumber(job.written or 0) then
-      redis.call('HSET', key, 'written', index)
-      if event.kind == 'progress' then redis.call('HSET', key, 'progress', event.data) end
+      local sequence = tonumber(job.seq) + 1
+      -- Written together, as there are thousands of deltas a second.
+      local changes = { written = index, seq = sequence }
+      if event.kind == 'progress' then changes.progress = event.data end
       if event.kind == 'delta' then
-        redis.call('HSET', key, 'shown', '1')
-        if not job.first_token_at then redis.call('HSET', key, 'first_token_at', timestamp) end
+        changes.shown = '1'
+        if not job.first_token_at then changes.first_token_at = timestamp end
       end
       if event.kind == 'restart' then
-        redis.call('HSET', key, 'shown', '')
-        redis.call('DEL', output_key(event.job))
+        changes.shown = ''
+        redis.call('DEL', output_key(id))
       end
       if event.phase ~= '' and event.phase ~= job.phase then
-        redis.call('HSET', key, 'phase', event.phase, 'phase_at', timestamp)
+        changes.phase, changes.phase_at = event.phase, timestamp
       end
-      local sequence = emit(event.job, event.kind, event.attempt, event.data)
       if event.output ~= '' then
-        redis.call('APPEND', output_key(event.job), event.output)
-        redis.call('HSET', key, 'output_seq', sequence)
+        redis.call('APPEND', output_key(id), event.output)
+        changes.output_seq = sequence
       end
+      set_fields(job_key(id), changes)
+      add_event(id, sequence, job.event_limit, event.kind, event.attempt, event.data)
     end
-    results[i] = 'ok'
+    results[i] = job.followed and 'followed' or 'ok'
   end
 end
 return results

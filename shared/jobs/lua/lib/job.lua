@@ -104,12 +104,15 @@ local function field_reader(...)
   end
 end
 
--- Write an event. Returns its sequence number.
+-- Add an event to the stream of a job. `limit` is the job's event_limit.
+local function add_event(id, sequence, limit, kind, attempt, data)
+  redis.call('XADD', job_key(id) .. ':events', 'MAXLEN', '~', limit or '10000', sequence .. '-0',
+    'type', kind, 'attempt', attempt, 'at', timestamp, 'data', data)
+end
+
+-- Write an event with the next sequence number of its job.
 local function emit(id, kind, attempt, data)
   local key = job_key(id)
   local sequence = redis.call('HINCRBY', key, 'seq', 1)
-  local limit = redis.call('HGET', key, 'event_limit') or '10000'
-  redis.call('XADD', key .. ':events', 'MAXLEN', '~', limit, sequence .. '-0',
-    'type', kind, 'attempt', attempt, 'at', timestamp, 'data', data)
-  return sequence
+  add_event(id, sequence, redis.call('HGET', key, 'event_limit'), kind, attempt, data)
 end

@@ -33,8 +33,7 @@ end
 -- Fields that only a job needs that has not ended.
 local OPEN_FIELDS = {
   'written', 'shown', 'event_limit', 'event_retention_ms', 'max_attempts', 'max_retries', 'failed_retention_ms', 'keep_input',
-  'outage_at', 'output_seq', 'user_cost', 'usage_days',
-  'reserved',
+  'outage_at', 'output_seq', 'user_cost', 'usage_days', 'reserved', 'followed',
 }
 
 -- Drop what an ended job no longer needs. Its stream takes more memory than its record, and few clients read it late.
