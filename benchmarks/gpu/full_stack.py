@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--gpus", default="0", help="devices, with a replica on each")
     parser.add_argument("--spread", type=int, default=1, help="devices per replica")
     parser.add_argument("--requests", type=int, default=512, help="jobs at once, per replica")
+    parser.add_argument("--in-flight", type=int, help="jobs that a replica runs at once, by default all")
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--rate", type=float, default=30.0, help="arrivals per second")
     parser.add_argument("--seconds", type=float, default=20.0, help="for how long jobs arrive")
@@ -53,7 +54,7 @@ def main() -> None:
         folder,
         options.models / "models.json",
         device=options.device,
-        in_flight=options.requests,
+        in_flight=options.in_flight or options.requests,
         gpus=options.spread,
         engine=options.engine,
         engine_args=options.engine_args,
@@ -77,7 +78,9 @@ def main() -> None:
                     WorkloadRequest([(token + number) % vocabulary for token in request.prompt], request.output_tokens)
                     for request in workload(options.requests * stack.replicas, vocabulary, scale=options.scale)
                 ]
+                before = stack.cpu_seconds()
                 timings = run_all_at_once(stack.url, requests)
+                after = stack.cpu_seconds()
                 _require_completed(timings)
                 tokens, seconds = sum(timing.tokens for timing in timings), max(timing.ended for timing in timings)
                 report(
@@ -88,6 +91,7 @@ def main() -> None:
                     tokens=tokens,
                     seconds=round(seconds, 3),
                     last_submitted=round(max(timing.submitted for timing in timings), 3),
+                    cpu_ms_per_job={name: round(1000 * (after[name] - before[name]) / len(requests), 2) for name in after},
                     **about,
                 )
             for _ in range(2):

@@ -94,6 +94,12 @@ class BenchmarkStack:
         sizes["redis"] = _family(self._redis.process.pid)
         return sizes
 
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU time of each process since its start, with its children."""
+        engines = self.engines()
+        seconds = {name: sum(map(_cpu, _processes(process.pid))) for name, process in self._processes.items()}
+        return {**seconds, "engines": sum(map(_cpu, engines)), "redis": sum(map(_cpu, _processes(self._redis.process.pid)))}
+
     def model(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(httpx2.get(f"{self.url}/models", timeout=10).text)[0]
         return answer
@@ -110,14 +116,26 @@ class BenchmarkStack:
         self._redis.stop()
 
 
-def _family(pid: int) -> int:
+def _processes(pid: int) -> list[psutil.Process]:
+    """A process and its descendants without engines."""
     try:
         parent = psutil.Process(pid)
         family = (parent, *parent.children(recursive=True))
-        processes = [process for process in family if "workers.gpu.engine" not in process.cmdline()]
+        return [process for process in family if "workers.gpu.engine" not in process.cmdline()]
     except psutil.Error:
-        return 0
-    return sum(_resident(process) for process in processes)
+        return []
+
+
+def _family(pid: int) -> int:
+    return sum(_resident(process) for process in _processes(pid))
+
+
+def _cpu(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _resident(process: psutil.Process) -> int:
