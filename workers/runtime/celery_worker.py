@@ -61,6 +61,9 @@ WEDGED = 70
 # A worker whose name another one has exits with this status.
 NAME_TAKEN = 71
 
+# How often a worker looks at its canary, in the time between two of them.
+CANARY_CHECKS = 6
+
 # Loading what a prefork child needs can take longer than the four seconds that Celery allows by default.
 CHILD_START_SECONDS = 120
 
@@ -360,7 +363,7 @@ class CeleryWorker:
 
     def _send_canaries(self) -> None:
         broker = CeleryBroker(connect(self._settings.redis_url))
-        while not self._draining.wait(min(1.0, self._settings.canary_seconds / 4)):
+        while not self._draining.wait(self._settings.canary_seconds / CANARY_CHECKS):
             now = time.monotonic()
             busy = self._runtime is not None and self._runtime.busy_slots >= self._pool.slots
             action = self._canary.next_action(now, all_slots_busy=busy)
