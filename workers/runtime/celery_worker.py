@@ -5,7 +5,6 @@ one by one. This module, ``celery_events`` and ``shared.jobs.celery_broker`` are
 internals; tests/unit/test_celery_internals.py lists which.
 """
 
-import gc
 import logging
 import multiprocessing
 import os
@@ -40,6 +39,7 @@ from shared.jobs.queue_names import canary_queue
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.liveness import liveness_folder, touch_until
+from shared.machine import share_objects
 from shared.prctl import die_with_parent
 from shared.redis_connection import connect
 from shared.settings import Settings
@@ -151,12 +151,6 @@ def _wake_celery() -> None:
     hub = get_event_loop()
     if hub is not None:
         hub.call_soon(_turn_loop)  # type: ignore[no-untyped-call]
-
-
-def share_objects() -> None:
-    """Keep the objects of this process out of garbage collections in its children, which would copy every page that they look at."""
-    gc.collect()
-    gc.freeze()
 
 
 class CeleryWorker:
