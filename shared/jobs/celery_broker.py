@@ -60,8 +60,9 @@ class WaitingTransport(Transport):
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
         # kombu looks each second whether bindings are due, which is once a minute at most.
-        self.cycle._binding_expiry_tref.cancel()
-        self.cycle._binding_expiry_tref = loop.call_repeatedly(BINDING_CHECK_SECONDS, self.cycle.maybe_refresh_binding_expiry)
+        cycle: Any = self.cycle
+        cycle._binding_expiry_tref.cancel()
+        cycle._binding_expiry_tref = loop.call_repeatedly(BINDING_CHECK_SECONDS, cycle.maybe_refresh_binding_expiry)
 
 
 TRANSPORT_ALIASES["redis"] = f"{__name__}:{WaitingTransport.__name__}"
