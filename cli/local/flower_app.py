@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 import flower.events
-from celery.events import EventReceiver
 from flower.views import BaseHandler
 from flower.views.monitor import Metrics
 from tornado.web import authenticated
@@ -24,7 +23,7 @@ from shared.settings import from_environment
 CONNECTION_CHECK_SECONDS = 5
 
 
-class PatientReceiver(EventReceiver):  # type: ignore[misc]
+class PatientReceiver(flower.events.EventReceiver):  # type: ignore[misc]
     """Waits longer for an event than Celery does before it looks at its connection. An event, or the end of the connection, ends the
     wait at once."""
 
