@@ -12,6 +12,7 @@ from typing import Any
 from api.metrics_folder import METRICS_FOLDER_VARIABLE, make_metrics_folder
 from shared.data_folder import open_data_folder
 from shared.logs import make_formatter
+from shared.machine import share_objects
 from shared.process_exit import exit_now
 from shared.settings import Settings, from_environment
 
@@ -36,6 +37,7 @@ def on_starting(server: Any) -> None:
     from api.app import import_routes
 
     import_routes()
+    share_objects()
 
 
 def on_exit(server: Any) -> None:

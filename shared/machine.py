@@ -1,6 +1,7 @@
 """Machine identity, loopback addresses, and process liveness, so that workers on the same machine notice a dead process at once."""
 
 import ctypes
+import gc
 import ipaddress
 import os
 import socket
@@ -117,6 +118,12 @@ def _state_and_start(pid: int, proc: Path) -> tuple[str, int] | None:
     # The name of the program, which comes before, may contain spaces and brackets.
     fields = text.rpartition(")")[2].split()
     return fields[0], int(fields[19])
+
+
+def share_objects() -> None:
+    """Keep the objects of this process out of garbage collections in its children, which would copy every page that they look at."""
+    gc.collect()
+    gc.freeze()
 
 
 def release_heap() -> None:

@@ -1,12 +1,15 @@
 """Flower, on a Celery app with the broker's address and settings but without tasks: ``python -m cli.local.flower_app OPTIONS``.
 
 The app is created at import, for ``celery --app`` as well. Flower shows its metrics to callers without a login; here they need it.
-It learns the names of queues from the answers of workers, minutes after its start; here they come from the models file.
+It learns the names of queues from the answers of workers, minutes after its start; here they come from the models file. While no event
+arrives, it checks its connection each second; here every few seconds.
 """
 
 import os
 import sys
+from typing import Any
 
+import flower.events
 from flower.views import BaseHandler
 from flower.views.monitor import Metrics
 from tornado.web import authenticated
@@ -17,6 +20,18 @@ from shared.models.catalogue import GENERATE, load_catalogue
 from shared.process_exit import exit_now
 from shared.settings import from_environment
 
+CONNECTION_CHECK_SECONDS = 5
+
+
+class PatientReceiver(flower.events.EventReceiver):  # type: ignore[misc]
+    """Waits longer for an event than Celery does before it looks at its connection. An event, or the end of the connection, ends the
+    wait at once."""
+
+    def consume(self, *arguments: Any, **options: Any) -> Any:
+        return super().consume(*arguments, safety_interval=CONNECTION_CHECK_SECONDS, **options)
+
+
+flower.events.EventReceiver = PatientReceiver
 Metrics.get = authenticated(Metrics.get)
 
 settings = from_environment(os.environ)

@@ -80,6 +80,8 @@ def flower_command(port: int) -> list[str]:
     return [
         *(sys.executable, "-m", "cli.local.flower_app"),
         *("--address=127.0.0.1", f"--port={port}", "--read_only=true", "--logging=error"),
+        # Our workers send events from their start. By default Flower asks them to, every five seconds.
+        "--enable_events=false",
         # Each task and worker that Flower remembers occupies memory; Celery's default of 100,000 tasks takes hundreds of megabytes.
         *("--max_tasks=5000", "--max_workers=500", "--purge_offline_workers=600"),
         # The name of a wake-up that has returned is the kind of its job, the argument the id, the result also the outcome.

@@ -28,6 +28,7 @@ from shared.urls import without_login
 # A free port is looked for here first, at random, so that two processes seldom find the same one.
 LOWEST_PORT, PORTS_TRIED = 20_000, 20
 
+# Half of the default hz: most of what an idle server does is its own periodic tasks. Timeouts are up to 0.2 s late.
 CONFIGURATION = """\
 bind 127.0.0.1
 port {port}
@@ -41,6 +42,7 @@ maxmemory-policy noeviction
 hash-max-listpack-value 512
 tcp-keepalive 30
 daemonize no
+hz 5
 loglevel warning
 {users}"""
 

@@ -22,6 +22,9 @@ from shared.settings import Settings
 RUN_NEXT_JOB = "enginehouse.run_next_job"
 CANARY = "enginehouse.canary"
 
+BINDING_CHECK_SECONDS = 30
+HOUR = 3600
+
 
 class UnackedMessage(Message):
     """A message that was not recorded as unacknowledged when it was read, so acknowledging it sends nothing to Redis."""
@@ -43,7 +46,7 @@ class QuickClosingChannel(Channel):
 
 
 class WaitingTransport(Transport):
-    """Connects again after an error reply of Redis, too.
+    """Connects again after an error reply of Redis, too, and lets an idle event loop sleep for seconds.
 
     When its disk or memory is full, Redis answers each read from a queue with an error. Celery would take that for a fault of the
     program and end the worker.
@@ -53,6 +56,13 @@ class WaitingTransport(Transport):
     # How long a read waits for a message; by default it is sent again every second. A message ends it at once.
     brpop_timeout = 5
     connection_errors = (*Transport.connection_errors, redis.ResponseError)
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
+        # kombu looks each second whether bindings are due, which is once a minute at most.
+        cycle: Any = self.cycle
+        cycle._binding_expiry_tref.cancel()
+        cycle._binding_expiry_tref = loop.call_repeatedly(BINDING_CHECK_SECONDS, cycle.maybe_refresh_binding_expiry)
 
 
 TRANSPORT_ALIASES["redis"] = f"{__name__}:{WaitingTransport.__name__}"
@@ -100,6 +110,8 @@ def celery_app(settings: Settings, *, events: str | None = None) -> Celery:
             "health_check_interval": 5,
             # All wake-ups have the same priority, so each queue is one list. By default Celery would read four.
             "priority_steps": [0],
+            # No message is ever unacknowledged, so there is none to restore.
+            "unacked_restore_interval": HOUR,
         },
     )
     return app

@@ -9,7 +9,6 @@ from shared.jobs.scripts import JobScripts
 from shared.jobs.stats_history import StatsHistory
 from shared.jobs.wakeups import Wake, send_wakeups
 from shared.lua_scripts import Clock
-from shared.machine import machine_id
 from shared.redis_connection import PREFIX
 from shared.settings import Settings
 
@@ -23,13 +22,6 @@ class JobMaintenance:
         self._wake = wake
         self._scripts = JobScripts(client, clock=clock)
         self._history = StatsHistory(client, clock=clock)
-
-    def take_turn(self, seconds: float) -> bool:
-        """Whether this process maintains the jobs now; false if one of the same machine began to within ``seconds``.
-
-        Only processes of a machine can see that a worker there has died, so each machine has turns of its own.
-        """
-        return bool(self._client.set(f"{PREFIX}reaping:turn:{machine_id()}", "", nx=True, px=max(1, int(1000 * seconds))))
 
     def reap(
         self, *, limit: int = 200, leases: bool = True, gap_ms: int | None = None, grace_ms: int = 0
@@ -81,8 +73,8 @@ class JobMaintenance:
         send_wakeups(self._wake, queues)
         return dict(zip(assigned[::2], assigned[1::2], strict=True)), list(ended)
 
-    def record_stats(self) -> bool:
-        """Write the statistics of this interval of ten seconds, unless another process has; returns whether it did."""
+    def record_stats(self) -> float:
+        """Write the statistics of this interval of ten seconds, unless another process has; returns the seconds until the next one."""
         return self._history.record(3 * self._settings.renew_seconds)
 
     def rewrite_log(self) -> bool:

@@ -138,8 +138,8 @@ class StatsHistory:
         self._stats_reader = StatsReader(client, clock=clock)
         self._worker_registry = WorkerRegistry(client, clock=clock)
 
-    def record(self, alive_seconds: float) -> bool:
-        """Write the sample of this interval into each ring that lacks it; returns whether one did.
+    def record(self, alive_seconds: float) -> float:
+        """Write the sample of this interval into each ring that lacks it; returns the seconds until the next interval begins.
 
         Any number of processes may call it, as often as they like: the first one in an interval of a ring writes. Workers with a
         heartbeat within ``alive_seconds`` count.
@@ -147,14 +147,13 @@ class StatsHistory:
         now_ms = self._worker_registry.now_ms()
         newest = self._client.mget([f"{PREFIX}stats:interval:{ring.name}" for ring in RINGS])
         due = [ring for ring, interval in zip(RINGS, newest, strict=True) if interval != str(_interval(ring, now_ms))]
-        if not due:
-            return False
-        sample = sample_of(self._stats_reader.collect(), self._worker_registry.alive(alive_seconds))
-        written = [
-            self._scripts.record_sample(ring=ring.name, sample=sample, interval_ms=1000 * ring.interval_seconds, kept=ring.kept)
-            for ring in due
-        ]
-        return any(written)
+        if due:
+            sample = sample_of(self._stats_reader.collect(), self._worker_registry.alive(alive_seconds))
+            for ring in due:
+                self._scripts.record_sample(
+                    ring=ring.name, sample=sample, interval_ms=1000 * ring.interval_seconds, kept=ring.kept
+                )
+        return HOUR.interval_seconds - now_ms / 1000 % HOUR.interval_seconds
 
     def read(self, minutes: int) -> History:
         """The samples of the last minutes, the newest last, and before them the one that their counters need.

@@ -110,6 +110,13 @@ class WorkerRegistry:
         """All registered workers, including silent ones."""
         return [_from_text(text) for text in self._client.hgetall(PREFIX + "workers").values()]
 
+    def workers_and_time(self) -> tuple[list[Worker], int]:
+        """All registered workers, and the time by the clock of their ``seen_at``, in one round trip."""
+        pipeline: Any
+        with self._client.pipeline(transaction=False) as pipeline:
+            texts, redis_time = pipeline.hgetall(PREFIX + "workers").time().execute()
+        return [_from_text(text) for text in texts.values()], self._clock() if self._clock else time_reply_ms(redis_time)
+
     def hold_name(self, name: str, ttl_seconds: float, *, replaces: str = "") -> str:
         """Reserve a worker's name for this process, which must repeat it within ``ttl_seconds``. Returns "", or the process that has it.
 
@@ -126,13 +133,11 @@ class WorkerRegistry:
 
     def alive(self, within_seconds: float) -> list[Worker]:
         """Workers with a heartbeat within this time. Workers on this machine must also have a process that runs and is not stopped."""
-        pipeline: Any
-        with self._client.pipeline(transaction=False) as pipeline:
-            texts, redis_time = pipeline.hgetall(PREFIX + "workers").time().execute()
-        since = (self._clock() if self._clock else time_reply_ms(redis_time)) - within_seconds * 1000
+        workers, now_ms = self.workers_and_time()
+        since = now_ms - within_seconds * 1000
         return [
             worker
-            for worker in map(_from_text, texts.values())
+            for worker in workers
             if worker.seen_at >= since and (worker.machine != machine_id() or self._runs_here(worker))
         ]
 

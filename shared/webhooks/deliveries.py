@@ -6,6 +6,7 @@ latest), claimed, failures, lost, retention_ms, and ``attempt:<n>`` (JSON) for e
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import redis
 
 from shared.errors import Conflict, NotFound
 from shared.ids import is_id
-from shared.redis_connection import PREFIX
+from shared.redis_connection import PREFIX, time_reply_ms
 from shared.redis_lists import list_page
 from shared.webhooks.scripts import DeliveryScripts
 
@@ -73,12 +74,21 @@ class Deliveries:
 
     def __init__(self, client: redis.Redis, *, clock: Callable[[], int] | None = None) -> None:
         self._redis: Any = client
+        self._clock = clock
         self._scripts = DeliveryScripts(client, clock=clock)
 
     def claim(self, worker: str, token: str, lease_seconds: float) -> Delivery | None:
         """Claim the next due delivery for this worker for ``lease_seconds``. Returns None if none is due."""
         record = self._scripts.claim_delivery(worker=worker, token=token, lease_ms=int(lease_seconds * 1000))
         return _delivery(dict(zip(record[::2], record[1::2], strict=True))) if record else None
+
+    def seconds_until_due(self) -> float:
+        """The time until the next delivery, or the end of the next lease, is due: 0 if one is due now, infinity if there is none."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.zrange(f"{PREFIX}deliveries:due", 0, 0, withscores=True).time()
+            found, redis_time = pipeline.execute()
+        now_ms = self._clock() if self._clock else time_reply_ms(redis_time)
+        return max(0.0, (found[0][1] - now_ms) / 1000) if found else math.inf
 
     def record_attempt(
         self,

@@ -36,15 +36,19 @@ def history(redis_client: redis.Redis, clock: Clock) -> StatsHistory:
     return StatsHistory(redis_client, clock=clock)
 
 
-def record(history: StatsHistory) -> bool:
+def record(history: StatsHistory) -> float:
     return history.record(alive_seconds=1000)
 
 
 def test_one_process_writes_the_sample_of_an_interval(redis_client: redis.Redis, history: StatsHistory, clock: Clock) -> None:
     other = StatsHistory(redis_client, clock=clock)
-    assert [record(history), record(other), record(history)] == [True, False, False]
-    clock.advance(10)
-    assert [record(other), record(history)] == [True, False]
+    [seconds] = {record(history), record(other), record(history)}
+    assert redis_client.llen("eh:stats:samples:hour") == 1
+    clock.advance(seconds - 0.001)
+    record(other)
+    assert redis_client.llen("eh:stats:samples:hour") == 1, "the interval is not over"
+    clock.advance(0.001)
+    assert {record(other), record(history)} == {10}
     assert redis_client.llen("eh:stats:samples:hour") == 2
     assert 0 < redis_client.ttl("eh:stats:samples:hour") <= 3610
 

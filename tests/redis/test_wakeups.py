@@ -12,7 +12,6 @@ import redis
 from kombu.utils.eventio import poll
 
 from shared.jobs.celery_broker import CeleryBroker, celery_app
-from shared.jobs.maintenance import JobMaintenance
 from shared.settings import Settings
 from testing.repository import REPOSITORY
 from testing.waiting import wait_until
@@ -100,12 +99,6 @@ def test_a_worker_that_stops_does_not_wait_for_its_blocking_read(redis_url: str)
             return time.monotonic() - started < 0.5
 
     wait_until(closes_at_once, "a channel is closed in half of the second that the read takes, unless the machine is busy")
-
-
-def test_processes_of_a_machine_maintain_jobs_in_turns(redis_client: redis.Redis) -> None:
-    first, second = (JobMaintenance(redis_client, Settings(), lambda queue, count=1: None) for _ in range(2))
-    assert [first.take_turn(0.05), second.take_turn(0.05)] == [True, False]
-    wait_until(lambda: second.take_turn(0.05), "the turn of the first one is over")
 
 
 def test_every_wakeup_has_unique_ids(redis_client: redis.Redis) -> None:

@@ -115,6 +115,9 @@ class RecordingTransitions:
         self._record("missing_wakeups", interval_ms)
         return {}
 
+    def record_stats(self) -> float:
+        return float(self._record("record_stats"))
+
     def purge(self) -> int:
         self._record("purge")
         return 0
@@ -159,8 +162,8 @@ class RegistryInMemory:
     def is_dead_neighbour(self, worker: Worker) -> bool:
         return worker.id in self.dead
 
-    def now_ms(self) -> int:
-        return REDIS_MS
+    def workers_and_time(self) -> tuple[list[Worker], int]:
+        return self.workers(), REDIS_MS
 
 
 def queued_job(number: int = 1, *, kind: str = "generate", attempt: int = 1, retries: int = 0) -> Job:

@@ -10,6 +10,7 @@ import time
 import tomllib
 from concurrent.futures import Future
 from importlib.metadata import version
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,6 +94,16 @@ def test_queues_are_consumed_without_acknowledgement(app: Celery) -> None:
 def test_blocking_reads_take_their_time_from_the_transport() -> None:
     assert WaitingTransport.brpop_timeout > RedisTransport.brpop_timeout
     assert "self.connection.brpop_timeout" in inspect.getsource(RedisChannel)
+
+
+def test_no_timer_of_the_transport_wakes_an_idle_loop_each_second(app: Celery) -> None:
+    hub, now = Hub(), time.monotonic()
+    with app.connection_for_read() as connection:
+        connection.transport.register_with_event_loop(SimpleNamespace(client=connection), hub)
+    due = [scheduled.eta - now for scheduled in hub.timer.queue if not scheduled.entry.canceled]
+    hub.close()
+    assert len(due) == 5
+    assert min(due) >= app.conf.broker_transport_options["health_check_interval"]
 
 
 def test_a_message_is_acknowledged_by_its_state_alone() -> None:

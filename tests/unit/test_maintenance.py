@@ -1,6 +1,7 @@
 """Maintenance services, each run once with the time given."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -16,8 +17,10 @@ from workers.runtime.maintenance import (
     LeaseReaper,
     MaintenanceThread,
     ModelScheduler,
+    StatsRecorder,
     WakeupIssuer,
 )
+from workers.runtime.turn_file import TurnFile
 
 SETTINGS = Settings(lease_seconds=20.0, renew_seconds=2.0, maintenance_seconds=1.0)
 NOW = 1000.0
@@ -154,6 +157,31 @@ def test_workers_of_a_machine_take_turns_and_always_do_what_only_they_can() -> N
         counts.append((len(shared.runs), len(own.runs)))
     assert counts == [(1, 1), (1, 2), (1, 2), (2, 3)]
     assert outages == [NOW]
+
+
+def test_one_process_has_the_turn_until_its_time_is_over(tmp_path: Path) -> None:
+    clock = ManualClock()
+    first, second = (TurnFile(tmp_path / "run" / "maintenance", 0.9, clock=clock) for _ in range(2))
+    assert [first.take_turn(), second.take_turn(), first.take_turn()] == [True, False, False]
+    clock.now += 1.0
+    assert [second.take_turn(), first.take_turn()] == [True, False]
+    clock.now -= 100.0
+    assert [first.take_turn(), second.take_turn()] == [True, False], "the clock was set back"
+
+
+def test_every_process_has_the_turn_where_the_file_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    turn = TurnFile(tmp_path / "file" / "maintenance", 0.9, clock=ManualClock())
+    assert [turn.take_turn(), turn.take_turn()] == [True, True]
+
+
+def test_statistics_are_written_once_an_interval() -> None:
+    transitions = RecordingTransitions()
+    transitions.answers["record_stats"] = 4.0
+    recorder = StatsRecorder(transitions)
+    for now in (NOW, NOW + 1, NOW + 3.9, NOW + 4.5, NOW + 5):
+        recorder.run_once(now)
+    assert transitions.names() == ["record_stats", "record_stats"]
 
 
 def test_the_thread_runs_its_services_until_it_is_stopped() -> None:

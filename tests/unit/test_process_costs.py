@@ -68,3 +68,26 @@ def test_a_worker_that_cannot_read_its_settings_names_them_and_exits(tmp_path: P
     )
     assert done.returncode == 2
     assert done.stderr.startswith("ENGINEHOUSE_CPU_WORKERS")
+
+
+def test_a_garbage_collection_in_a_process_of_the_api_copies_little_of_what_it_shares_with_the_others(tmp_path: Path) -> None:
+    code = """
+import gc, logging, os
+from types import SimpleNamespace
+from api import gunicorn_conf
+
+def private_kilobytes():
+    lines = open("/proc/self/smaps_rollup").read().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private"))
+
+gunicorn_conf.on_starting(SimpleNamespace(log=SimpleNamespace(error_log=logging.getLogger())))
+if not os.fork():
+    before = private_kilobytes()
+    gc.collect()
+    print(private_kilobytes() - before, flush=True)
+    os._exit(0)
+os.wait()
+"""
+    done = run(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 4000

@@ -5,7 +5,6 @@ one by one. This module, ``celery_events`` and ``shared.jobs.celery_broker`` are
 internals; tests/unit/test_celery_internals.py lists which.
 """
 
-import gc
 import logging
 import multiprocessing
 import os
@@ -40,6 +39,7 @@ from shared.jobs.queue_names import canary_queue
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.liveness import liveness_folder, touch_until
+from shared.machine import share_objects
 from shared.prctl import die_with_parent
 from shared.redis_connection import connect
 from shared.settings import Settings
@@ -60,6 +60,9 @@ WEDGED = 70
 
 # A worker whose name another one has exits with this status.
 NAME_TAKEN = 71
+
+# How often a worker looks at its canary, in the time between two of them.
+CANARY_CHECKS = 6
 
 # Loading what a prefork child needs can take longer than the four seconds that Celery allows by default.
 CHILD_START_SECONDS = 120
@@ -148,12 +151,6 @@ def _wake_celery() -> None:
     hub = get_event_loop()
     if hub is not None:
         hub.call_soon(_turn_loop)  # type: ignore[no-untyped-call]
-
-
-def share_objects() -> None:
-    """Keep the objects of this process out of garbage collections in its children, which would copy every page that they look at."""
-    gc.collect()
-    gc.freeze()
 
 
 class CeleryWorker:
@@ -360,7 +357,7 @@ class CeleryWorker:
 
     def _send_canaries(self) -> None:
         broker = CeleryBroker(connect(self._settings.redis_url))
-        while not self._draining.wait(min(1.0, self._settings.canary_seconds / 4)):
+        while not self._draining.wait(self._settings.canary_seconds / CANARY_CHECKS):
             now = time.monotonic()
             busy = self._runtime is not None and self._runtime.busy_slots >= self._pool.slots
             action = self._canary.next_action(now, all_slots_busy=busy)

@@ -5,6 +5,7 @@ and to run on many workers at once, so there is no leader election and the dutie
 machine take turns, so that an idle machine with many of them does little.
 """
 
+import hashlib
 import logging
 import math
 import threading
@@ -15,12 +16,13 @@ from typing import Protocol
 import redis
 
 from shared.jobs.maintenance import JobMaintenance
-from shared.jobs.stats_history import HOUR
 from shared.jobs.worker_registry import Worker, WorkerRegistry
+from shared.liveness import liveness_folder
 from shared.machine import machine_id
 from shared.redis_connection import is_outage
 from shared.settings import Settings
 from workers.runtime.outage import OutageLog
+from workers.runtime.turn_file import TurnFile
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +69,7 @@ class DeadWorkerCleaner:
         self._worker_registry = worker_registry
 
     def run_once(self, now: float) -> None:
-        workers = self._worker_registry.workers()
-        now_ms = self._worker_registry.now_ms()
+        workers, now_ms = self._worker_registry.workers_and_time()
         for worker in workers:
             if self._is_dead(worker, now_ms):
                 self._requeue_jobs(worker)
@@ -120,7 +121,7 @@ class WakeupIssuer:
 
 
 class StatsRecorder:
-    """Writes a sample of the statistics every ten seconds. The first worker of all machines in an interval does it."""
+    """Writes a sample of the statistics at the start of every interval of ten seconds. The first worker of all machines does it."""
 
     def __init__(self, maintenance: JobMaintenance) -> None:
         self._maintenance = maintenance
@@ -128,8 +129,7 @@ class StatsRecorder:
 
     def run_once(self, now: float) -> None:
         if now >= self._due:
-            self._maintenance.record_stats()
-            self._due = now + HOUR.interval_seconds / 5
+            self._due = now + self._maintenance.record_stats()
 
 
 class LogRewriter:
@@ -242,11 +242,14 @@ def maintenance_thread(
         LogRewriter(maintenance, now),
     ]
     seconds = settings.maintenance_seconds
+    # Only processes of a machine can see that a worker there has died, so each machine has turns of its own.
+    machine = hashlib.sha256(machine_id().encode()).hexdigest()[:16]
+    turn = TurnFile(liveness_folder(settings.data_dir) / f"maintenance@{machine}", TURN_FRACTION * seconds)
     return MaintenanceThread(
         services,
         seconds,
         stopping,
         own_services=own_services,
-        take_turn=lambda: maintenance.take_turn(TURN_FRACTION * seconds),
+        take_turn=turn.take_turn,
         on_outage=reaper.note_outage,
     )

@@ -25,7 +25,7 @@ class NameHolder:
     def __init__(self, worker_registry: WorkerRegistry, name: str, settings: Settings, *, on_loss: Callable[[], None]) -> None:
         self._worker_registry = worker_registry
         self._name = name
-        self._interval = max(settings.renew_seconds / 3, settings.maintenance_seconds)
+        self._interval = max(settings.renew_seconds / 2, settings.maintenance_seconds)
         self._ttl_seconds = 3 * max(settings.renew_seconds, settings.maintenance_seconds)
         self._kept_at = -math.inf
         self._on_loss = on_loss

@@ -1,12 +1,13 @@
 """Webhook dispatcher: threads that claim due deliveries, sign and send them, and record how each attempt went.
 
-A dispatcher wakes up when Redis announces a delivery, and looks every second for retries, lapsed leases and announcements
-that it missed. If a worker dies between the POST and its record, the lease of the delivery lapses and another worker sends it
+A dispatcher wakes up when Redis announces a delivery, and when a retry or the end of a lease is due. Every few seconds it looks for what
+it may have missed. If a worker dies between the POST and its record, the lease of the delivery lapses and another worker sends it
 again under the same ``webhook-id``.
 """
 
 import json
 import logging
+import math
 import random
 import threading
 import time
@@ -43,7 +44,10 @@ MAX_BODY_BYTES = 256 * 1024
 # Of the objects that events of OpenAI's API are about; the rest of their ids is that of their job's.
 ID_PREFIXES = {"batch": "batch", "response": "resp"}
 
-# How long an idle thread sleeps if nothing wakes it. The listener wakes one every second; the other threads only wait for their turn.
+# In rounds of maintenance, how often to ask Redis when no delivery is known to be due.
+LOOK_ROUNDS = 5
+
+# How long an idle thread sleeps if nothing wakes it. The listener wakes one when a delivery may be due.
 IDLE_SECONDS = 600.0
 
 
@@ -64,13 +68,16 @@ class WebhookDispatcher:
         self._outage = OutageLog(logger, "webhook deliveries")
         self._stopping = threading.Event()
         self._work = threading.Condition()
+        self._look_seconds = LOOK_ROUNDS * settings.maintenance_seconds
+        # When to look for the next delivery, and when Redis was asked for that time.
+        self._look_at = self._asked_at = -math.inf
         self._senders: list[threading.Thread] = []
         self._listener = ChannelListener(
             settings.redis_url,
             CHANNEL,
             lambda _: self._wake_one(),
             on_subscribed=self._wake_one,
-            on_silence=self._wake_one,
+            on_silence=self._wake_if_due,
             silence_seconds=settings.maintenance_seconds,
         )
 
@@ -97,6 +104,7 @@ class WebhookDispatcher:
         token = new_id(CLAIM)
         delivery = self._through_outage(lambda: self._deliveries.claim(self._worker, token, self._lease_seconds))
         if delivery is None:
+            self._plan_look()
             return False
         # More may be due.
         self._wake_one()
@@ -158,6 +166,18 @@ class WebhookDispatcher:
                 else:
                     logger.exception("an attempt at a delivery failed")
                 self._stopping.wait(1.0)
+
+    def _plan_look(self) -> None:
+        """Have a thread woken when the next delivery is due. A thread that has recorded a retry comes here too."""
+        asked_at = time.monotonic()
+        seconds = min(self._look_seconds, self._through_outage(self._deliveries.seconds_until_due))
+        with self._work:
+            if asked_at > self._asked_at:
+                self._asked_at, self._look_at = asked_at, asked_at + seconds
+
+    def _wake_if_due(self) -> None:
+        if time.monotonic() >= self._look_at:
+            self._wake_one()
 
     def _wake_one(self) -> None:
         """Wake one thread, which wakes the next if it finds a delivery."""
