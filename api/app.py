@@ -17,6 +17,7 @@ from api.openai.response_headers import add_job_headers
 from api.openapi.document import ApiDescription
 from api.request_ids import name_requests
 from api.request_metrics import measure_requests
+from api.route_rules import RouteRule
 from api.services import Services
 from shared.audit_log import AuditLog, audit_log_of
 from shared.disk_space import DiskSpace
@@ -135,6 +136,7 @@ def create_app(settings: Settings) -> Flask:
     app = Flask("enginehouse", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.request_class = FormRequest
+    app.url_rule_class = RouteRule
     # A path with two slashes is a 404 in JSON, not a redirect to another call.
     app.url_map.merge_slashes = False
     audit_log = audit_log_of(settings)

@@ -10,17 +10,22 @@ import importlib
 import io
 import os
 import runpy
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from cli.local import process_tree
+from shared.errors import EnginehouseError, SettingsError
+from shared.models.catalogue import ECHO, load_catalogue
 from testing.process_forks import can_fork
 from testing.repository import REPOSITORY
 
@@ -64,6 +69,11 @@ def prepare_to_fork() -> None:
         del sys.modules[name]
     for name in ("cli.local.guardian", "cli.local.supervisor"):
         vars(importlib.import_module(name))["spawn"] = _spawn
+    vars(importlib.import_module("workers.gpu.engine_client.engine_connection"))["subprocess"] = _EngineProcesses
+    # Typer builds all commands again whenever one runs, which takes a tenth of a second.
+    main = importlib.import_module("typer.main")
+    vars(main)["get_command"] = cache(main.get_command)
+    main.get_command(importlib.import_module("cli.main").app)
     # libuuid keeps the number of a file that it has opened, which is that of another file in a fork. Python then makes these ids itself.
     vars(uuid)["_generate_time_safe"] = None
     gc.collect()
@@ -85,12 +95,17 @@ def _acts_at_import(name: str) -> bool:
     return name in ("workers.cpu.app", "workers.io.app") or name.startswith(("workers.gpu.engine.", "workers.cpu.sandbox."))
 
 
-def become(command: Sequence[str], environment: Mapping[str, str], files: Sequence[int]) -> NoReturn:
-    """Turn this fork into the process of ``command``, with ``files`` as its standard input, output and error."""
+def become(
+    command: Sequence[str], environment: Mapping[str, str], files: Sequence[int], *, keep: Collection[int] = ()
+) -> NoReturn:
+    """Turn this fork into the process of ``command``, with ``files`` as its standard input, output and error.
+
+    It keeps the files whose numbers are in ``keep``.
+    """
     module, arguments = command[2], command[3:]
     for target, file in enumerate([os.dup(file) for file in files]):
         os.dup2(file, target)
-    _close_files()
+    _close_files(keep)
     _reset_signals()
     _open_streams(environment)
     os.environ.clear()
@@ -157,9 +172,9 @@ class _Layout(ctypes.Structure):
     )
 
 
-def _close_files() -> None:
+def _close_files(keep: Collection[int]) -> None:
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
+        if int(name) > 2 and int(name) not in keep:
             with suppress(OSError):  # the folder that was listed
                 os.close(int(name))
 
@@ -212,8 +227,7 @@ def _spawn(
             command, environment=environment, output=output, errors=errors, death_signal=death_signal, directory=directory
         )
     parent = os.getpid()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    _flush_streams()
     if pid := os.fork():
         return _Child(command, pid)
     os.setsid()
@@ -224,23 +238,61 @@ def _spawn(
     become(command, environment, (os.open(os.devnull, os.O_RDONLY), written, 2 if output is None or errors is None else written))
 
 
+def _flush_streams() -> None:
+    """So that a fork does not write what this process has buffered."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
+class _EngineProcesses:
+    """What a GPU worker uses of ``subprocess``. Echo engines are forks of their worker; other engines have threads and libraries of their own."""
+
+    DEVNULL = subprocess.DEVNULL
+    TimeoutExpired = subprocess.TimeoutExpired
+
+    @staticmethod
+    def Popen(
+        command: Sequence[str], *, pass_fds: Sequence[int], stdin: int, env: Mapping[str, str], process_group: int | None
+    ) -> Any:
+        if not can_fork(command, env) or not _is_echo(command):
+            return subprocess.Popen(command, pass_fds=pass_fds, stdin=stdin, env=env, process_group=process_group)
+        _flush_streams()
+        if pid := os.fork():
+            return _Child(command, pid)
+        become(command, env, (os.open(os.devnull, os.O_RDONLY), 1, 2), keep=pass_fds)
+
+
+def _is_echo(command: Sequence[str]) -> bool:
+    """Whether this command of an engine process serves an echo model."""
+    options = dict(zip(command[3::2], command[4::2], strict=False))
+    try:
+        catalogue = load_catalogue(Path(options["--models-file"]), engine=options["--engine"])
+        return catalogue.get_model(options["--model"]).engine == ECHO
+    except (SettingsError, EnginehouseError):  # the engine reports it
+        return False
+
+
 class _Child:
-    """What the supervisor uses of ``subprocess.Popen``."""
+    """What the supervisor and the workers use of ``subprocess.Popen``."""
 
     def __init__(self, command: Sequence[str], pid: int) -> None:
         self.args, self.pid, self.returncode = command, pid, None
+        self._ended = os.pidfd_open(pid)
+        self._reaping = threading.Lock()
 
     args: Sequence[str]
     returncode: int | None
 
     def poll(self) -> int | None:
-        return self._reap(os.WNOHANG)
+        with self._reaping:
+            return self._reap()
 
-    def wait(self) -> int:
-        while self._reap(0) is None:
-            pass
-        assert self.returncode is not None
-        return self.returncode
+    def wait(self, timeout: float | None = None) -> int:
+        while (status := self.poll()) is None:
+            if not select.select([self._ended], [], [], timeout)[0]:
+                assert timeout is not None
+                raise subprocess.TimeoutExpired(self.args, timeout)
+        return status
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -249,10 +301,13 @@ class _Child:
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
 
-    def _reap(self, options: int) -> int | None:
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _reap(self) -> int | None:
         if self.returncode is None:
             try:
-                pid, status = os.waitpid(self.pid, options)
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
             except ChildProcessError:  # reaped by kill_descendants; its status is lost, as in subprocess
                 pid, status = self.pid, 0
             if pid:

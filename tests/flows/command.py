@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from testing.process_forks import run_command
+from testing.process_forks import run_command, start_fork
 from testing.repository import REPOSITORY
 from testing.stack import Stack
 
@@ -58,10 +58,10 @@ def run_on_terminal(stack: Stack, *arguments: str | Path, columns: int = 200) ->
     """Run the command on a terminal with this width and return what it displays."""
     ours, theirs = pty.openpty()
     environment = stack.environment | {"ENGINEHOUSE_DATA": str(stack.data), "COLUMNS": str(columns), "TERM": "xterm-256color"}
-    process = subprocess.Popen(
-        line(*arguments), cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs
-    )
-    os.close(theirs)
+    with open(os.devnull, "rb") as nothing, open(theirs, "wb", buffering=0) as terminal:
+        process = start_fork(
+            [str(argument) for argument in arguments], environment=environment, files=(nothing, terminal, terminal)
+        )
     shown = b""
     try:
         while piece := os.read(ours, 65536):

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from shared.errors import NotFound
 from shared.ids import COLLECTION, DOCUMENT, new_id
 from shared.redis_connection import connect
 from shared.settings import Settings
-from testing.repository import REPOSITORY
+from testing.process_forks import run_command
 from testing.stack import QUICK, Stack
 from tests.flows.test_documents import settled, upload
 from workers.cpu.chunking import Chunk
@@ -37,8 +35,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def check(stack: Stack, *options: str) -> tuple[int, dict[str, str]]:
     """Exit status and kind of problem by id, prefixed with ``fixed`` if it was fixed."""
-    command = [sys.executable, "-m", "cli.main", "collections", "check", "--json", "--data", str(stack.data), *options]
-    done = subprocess.run(command, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=240)
+    command = ["collections", "check", "--json", "--data", str(stack.data), *options]
+    done = run_command(command, environment=stack.environment)
     assert done.returncode in (0, 1), done.stderr
     problems = json.loads(done.stdout)
     return done.returncode, {problem["object"]: ("fixed " if problem["fixed"] else "") + problem["kind"] for problem in problems}
@@ -129,7 +127,6 @@ def test_a_collection_that_is_deleted_during_the_check_is_no_problem(stack: Stac
 
 
 def test_without_a_stack_the_check_fails_with_advice(stack: Stack, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "cli.main", "collections", "check", "--data", str(tmp_path)]
-    done = subprocess.run(command, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=240)
+    done = run_command(["collections", "check", "--data", str(tmp_path)], environment=stack.environment)
     assert (done.returncode, "enginehouse up" in done.stderr) == (2, True)
     shutil.rmtree(tmp_path)

@@ -4,8 +4,6 @@ import http.server
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +20,7 @@ from shared.documents.store import Documents
 from shared.packaged_files import installed_version
 from shared.redis_connection import connect
 from shared.settings import Settings
-from testing.repository import REPOSITORY
+from testing.process_forks import run_command
 from testing.stack import Stack
 from tests.flows.shelf import Shelf
 from workers.index.search_index import SearchIndex
@@ -41,9 +39,8 @@ def test_data_of_a_newer_release_is_refused(shelf: Shelf, tmp_path: Path) -> Non
     file = tmp_path / "data.json"
     content = json.dumps({"id": "a", "version": DATA_VERSION + 1})
     file.write_text(content)
-    line = [sys.executable, "-m", "cli.main", "up", "--data", str(tmp_path), "--port", str(free_port()), "--no-flower"]
-    environment = {**os.environ, "ENGINEHOUSE_ALLOW_ROOT": "1"}
-    done = subprocess.run(line, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    command = ["up", "--data", str(tmp_path), "--port", str(free_port()), "--no-flower"]
+    done = run_command(command, environment={**os.environ, "ENGINEHOUSE_ALLOW_ROOT": "1"})
     assert done.returncode == 2
     assert f"The data folder {tmp_path} has version {DATA_VERSION + 1} and was written by a newer Enginehouse" in done.stderr
     assert "Install the newer release again, or restore a backup" in done.stderr

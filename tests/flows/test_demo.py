@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from cli.local import demo
 from cli.local.redis_server import free_port
 from shared.data_folder import open_data_folder
 from shared.settings import from_environment
-from testing.repository import REPOSITORY
+from testing.process_forks import run_command
 from testing.stack import Stack, models
 
 
@@ -35,8 +34,7 @@ def test_the_doctor_finds_nothing_while_the_demonstration_runs(tmp_path: Path, m
     documents = demo._write_documents(settings.data_dir / "demo")
     with demo._running_stack(settings, Console()) as client:
         demo._ingest(client, documents, Console())
-        line = [sys.executable, "-m", "cli.main", "doctor", "--data", str(settings.data_dir)]
-        doctor = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False)
+        doctor = run_command(["doctor", "--data", str(settings.data_dir)], environment=os.environ)
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
     assert doctor.stdout.startswith("No problems found")
 

@@ -2,20 +2,18 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
-from testing.repository import REPOSITORY
+from testing.process_forks import run_command
 from testing.stack import QUICK, Stack
 
 
 def command(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "cli.main", *arguments, "--data", str(stack.data)]
-    return subprocess.run(line, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=240, check=False)
+    return run_command([*arguments, "--data", str(stack.data)], environment=stack.environment)
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +144,7 @@ def test_only_removing_all_keys_opens_the_server_again(tmp_path_factory: pytest.
 
 def test_a_command_without_a_stack_names_the_next_step(tmp_path_factory: pytest.TempPathFactory, guarded: Stack) -> None:
     folder = tmp_path_factory.mktemp("empty")
-    line = [sys.executable, "-m", "cli.main", "keys", "list", "--data", str(folder)]
-    done = subprocess.run(line, cwd=REPOSITORY, env=guarded.environment, capture_output=True, text=True, timeout=240, check=False)
+    done = run_command(["keys", "list", "--data", str(folder)], environment=guarded.environment)
     assert done.returncode == 2
     assert "enginehouse up" in done.stderr
     assert "Traceback" not in done.stderr
@@ -155,9 +152,7 @@ def test_a_command_without_a_stack_names_the_next_step(tmp_path_factory: pytest.
 
 def test_the_command_sends_its_key(guarded: Stack, keys: dict[str, dict[str, Any]]) -> None:
     def jobs(**environment: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "cli.main", "jobs", "--data", str(guarded.data)]
-        around = guarded.environment | environment
-        return subprocess.run(line, cwd=REPOSITORY, env=around, capture_output=True, text=True, timeout=240, check=False)
+        return run_command(["jobs", "--data", str(guarded.data)], environment=guarded.environment | environment)
 
     refused = jobs()
     assert (refused.returncode, refused.stdout) == (1, "")

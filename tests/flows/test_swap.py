@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from testing.repository import REPOSITORY
+from testing.process_forks import run_command
 from testing.stack import QUICK, Stack
 from testing.waiting import wait_until
 
@@ -176,14 +175,7 @@ def test_an_invalid_desired_model_is_rejected(swapping: Stack, number: str, body
 
 def command(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
     options = ["--data", str(stack.data), "--models", str(stack.models)]
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", "models", *words, *options],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    return run_command(["models", *words, *options], environment=os.environ)
 
 
 def test_the_command_loads_and_unloads(swapping: Stack) -> None:

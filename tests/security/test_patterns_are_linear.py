@@ -10,7 +10,7 @@ import importlib
 import re
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,16 +42,12 @@ class FoundPattern:
 
 def find_patterns() -> dict[str, FoundPattern]:
     """All patterns by file and line: constants passed to functions of ``re``, and compiled patterns of modules."""
-    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in python_files(*PACKAGES)}
-    uses = _uses(trees.values())
+    files = {path: [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))] for path in python_files(*PACKAGES)}
+    uses = _uses(files.values())
     patterns: dict[str, FoundPattern] = {}
-    for path, tree in trees.items():
-        names = {
-            node.value: node.targets[0].id
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Assign) and _is_name(node.targets[0])
-        }
-        for node in ast.walk(tree):
+    for path, nodes in files.items():
+        names = {node.value: node.targets[0].id for node in nodes if isinstance(node, ast.Assign) and _is_name(node.targets[0])}
+        for node in nodes:
             if not _is_method_call(node) or not _is_name(node.func.value, "re") or node.func.attr == "escape":
                 continue
             name, method, place = names.get(node, ""), node.func.attr, f"{relative(path)}:{node.lineno}"
@@ -71,11 +67,11 @@ def find_patterns() -> dict[str, FoundPattern]:
     return patterns
 
 
-def _uses(trees: Iterable[ast.AST]) -> dict[str, set[str]]:
-    """The methods that are called on each name, and on the last name of ``module.NAME``."""
+def _uses(files: Iterable[Sequence[ast.AST]]) -> dict[str, set[str]]:
+    """The methods that are called on each name, and on the last name of ``module.NAME``, by the nodes of each file."""
     uses: dict[str, set[str]] = {}
-    for tree in trees:
-        for node in ast.walk(tree):
+    for nodes in files:
+        for node in nodes:
             if _is_method_call(node):
                 target = node.func.value
                 name = target.id if isinstance(target, ast.Name) else target.attr if isinstance(target, ast.Attribute) else ""

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
 
+import click.testing
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -67,7 +68,7 @@ def test_without_login(url: str) -> None:
     assert without_login(url) == "redis://host:6379/0"
 
 
-def _help_pages() -> list[tuple[str, ...]]:
+def _help_pages(root: Any) -> list[tuple[str, ...]]:
     pages: list[tuple[str, ...]] = []
 
     def visit(group: Any, path: tuple[str, ...]) -> None:
@@ -76,20 +77,21 @@ def _help_pages() -> list[tuple[str, ...]]:
             if hasattr(item, "commands"):
                 visit(item, (*path, name))
 
-    visit(typer.main.get_command(app), ())
+    visit(root, ())
     return pages
 
 
 def test_every_option_is_described_and_flags_take_no_value() -> None:
+    # Typer's own runner builds all commands again for each page.
     root: Any = typer.main.get_command(app)
-    for path in _help_pages():
+    for path in _help_pages(root):
         command = root
         for name in path:
             command = command.commands[name]
         for parameter in command.params:
             if parameter.param_type_name == "option":
                 assert parameter.help, (path, parameter.name)
-        shown = CliRunner().invoke(app, [*path, "-h"], env={"COLUMNS": "200"})
+        shown = click.testing.CliRunner().invoke(root, [*path, "-h"], env={"COLUMNS": "200"})
         assert shown.exit_code == 0, path
         assert "<bool>" not in shown.output, path
         assert " range>" not in shown.output, path
