@@ -21,13 +21,16 @@ from shared.settings import Settings
 
 WEB = Path(__file__).resolve().parent
 VIEWS = {
+    "chat": ("src/chat/view.tsx",),
+    "chat/*": ("src/chat/view.tsx", "markdown"),
     "documents": ("src/documents/view.tsx",),
     "jobs": ("src/jobs/view.tsx",),
+    "jobs/*": ("src/jobs/view.tsx", "src/jobs/job.tsx"),
     "operations": ("src/operations/view.tsx",),
     "usage": ("src/usage/view.tsx",),
     "webhooks": ("src/operations/webhooks.tsx",),
 }
-"""The modules that the page fetches for each view, besides those that it always has. The page has the same list, in ``app.tsx``."""
+"""The modules and groups of modules of each view, which the page fetches after its entry; ``jobs/*`` is one job. The page has the same list, in ``app.tsx``."""
 STAMP = WEB / "node_modules" / ".package-lock.json"
 
 
@@ -66,8 +69,16 @@ def _build(folder: Path) -> None:
     _run(node, "node_modules/vite/bin/vite.js", "build", "--logLevel", "warn", "--outDir", str(folder), "--emptyOutDir")
     chunks = json.loads((folder / ".vite" / "manifest.json").read_text())
     shutil.rmtree(folder / ".vite")
-    always = _files_of(chunks, "index.html")
-    views = {view: sorted({file for name in names for file in _files_of(chunks, name)} - always) for view, names in VIEWS.items()}
+    # Groups of modules have a name and no source.
+    chunks |= {chunk["name"]: chunk for chunk in chunks.values() if "src" not in chunk}
+    entry = _files_of(chunks, "index.html")
+    # The largest comes first, because the last to be requested waits longest for a connection.
+    views = {
+        view: sorted(
+            {file for name in names for file in _files_of(chunks, name)} - entry, key=lambda file: -(folder / file).stat().st_size
+        )
+        for view, names in VIEWS.items()
+    }
     (folder / "manifest.json").write_text(json.dumps(views, indent=1) + "\n")
 
 

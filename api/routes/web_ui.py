@@ -1,7 +1,7 @@
 """``/`` and ``/ui/…``: the web page, which calls the same API as every other client.
 
 Its sources are in ``web/src``; ``make web`` builds them into ``web/dist``, which is part of the wheel. The scripts of each view are named in
-``manifest.json``: the page of a view has links to them, so that the browser fetches them together with those of the frame.
+``manifest.json``: the page of a view has links to them, so that the browser fetches them together with the entry.
 """
 
 import json
@@ -22,9 +22,8 @@ BUILT = CODE_ROOT / "web" / "dist"
 VIEWS = ("chat", "documents", "jobs", "operations", "usage", "webhooks")
 
 # Read once at start: a name from a client is looked up here and never becomes a path. The name of an asset has a hash of its bytes.
-INDEX = PageFile((BUILT / "index.html").read_bytes(), ".html")
 ASSETS = {
-    path.name: PageFile(path.read_bytes(), path.suffix, immutable=True)
+    path.name: PageFile(path.read_bytes(), path.suffix, brotli=path.with_name(f"{path.name}.br").read_bytes(), immutable=True)
     for path in (BUILT / "assets").iterdir()
     if path.suffix in MEDIA_TYPES
 }
@@ -53,7 +52,7 @@ FILES = {
     )
 )
 def show_page() -> RouteResponse:
-    return INDEX.response()
+    return PAGES["chat"].response()
 
 
 @blueprint.get("/ui/<path:view>")
@@ -68,10 +67,10 @@ def show_page() -> RouteResponse:
 )
 def show_view(view: str) -> RouteResponse:
     """The page itself reads the rest of the path: it answers a reload and a bookmark of anything in its views."""
-    name = view.partition("/")[0]
+    name, _, rest = view.partition("/")
     if name not in VIEWS:
         raise NotFound(f"The web page has no view {view[:80]!r}.", code="route_not_found")
-    return PAGES.get(name, INDEX).response()
+    return PAGES[f"{name}/*" if rest and f"{name}/*" in PAGES else name].response()
 
 
 @blueprint.get("/ui/assets/<asset>")

@@ -1,7 +1,6 @@
-import { render } from "preact";
-import { App } from "./app.tsx";
+// The entry: small, so that the first requests are sent before the code of the page has arrived.
+
+import "./early.ts";
 import "./style.css";
 
-const root = document.getElementById("app")!;
-root.replaceChildren();
-render(<App />, root);
+void import("./start.tsx");

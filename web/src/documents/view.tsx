@@ -142,15 +142,16 @@ function useDocuments(name: string, exists: boolean | null, state: string) {
   return useResource<Shelf>(exists === null ? null : `documents ${name} ${exists} ${state}`, async (signal, shelf) => {
     if (!exists) return { documents: [], counts: {} };
     const root = `/collections/${encodeURIComponent(name)}/documents`;
-    const { status: counts } = await call<DocumentCounts>("GET", `${root}/counts`, { signal });
     const filter = statusesOf(state);
     const path = `${root}?${filter.map((status) => `status=${status}&`).join("")}limit=`;
+    const [{ status: counts }, first] = await Promise.all([
+      call<DocumentCounts>("GET", `${root}/counts`, { signal }),
+      call<List<Document>>("GET", `${path}${PAGE}`, { signal }),
+    ]);
     const before = shelf?.documents ?? null;
     const known = new Map((before ?? []).map((one) => [one.id, one]));
     const fresh: Document[] = [];
-    let after = "";
-    for (;;) {
-      const part = await call<List<Document>>("GET", after === "" ? `${path}${PAGE}` : `${path}${NEXT_PAGE}${after}`, { signal });
+    for (let part = first; ; ) {
       fresh.push(...part.data);
       const page = new Set(part.data.map(({ id }) => id));
       // Beyond a page that was known whole, and with no document under way, nothing has changed.
@@ -159,7 +160,7 @@ function useDocuments(name: string, exists: boolean | null, state: string) {
         && before.slice(0, fresh.length).every(({ id }, place) => fresh[place]!.id === id) && !rest.some(({ id, status }) => !page.has(id) && isUnfinished(status));
       if (unchanged) return { documents: [...fresh, ...rest], counts };
       if (!part.has_more || part.next === null || fresh.length >= MOST) return { documents: fresh, counts };
-      after = `&after=${encodeURIComponent(part.next)}`;
+      part = await call<List<Document>>("GET", `${path}${NEXT_PAGE}&after=${encodeURIComponent(part.next)}`, { signal });
     }
   }, ({ documents, counts }) => (Object.keys(counts).some(isUnfinished) ? Math.max(LOOK_SECONDS, documents.length / 200) : 0));
 }
