@@ -26,13 +26,14 @@ export default defineConfig({
     // For build.py, which lists the files of each view.
     manifest: true,
     rolldownOptions: {
+      // The HTML of a view loads the module of that view.
+      input: ["index.html", "src/chat/view.tsx", "src/documents/view.tsx", "src/jobs/view.tsx", "src/operations/view.tsx", "src/operations/webhooks.tsx", "src/usage/view.tsx"],
       output: {
         codeSplitting: {
           includeDependenciesRecursively: false,
           groups: [
-            { name: "markdown", test: /web\/src\/ui\/(markdown|code|maths)\.tsx$|node_modules\/marked\// },
             // One file for the frame and what views share: each request costs more than the few bytes that one of them does not need.
-            { name: "frame", test: /web\/src\/(start|app|later|palette|words|router|resource|api|key|store|types|ui\/(basics|table|virtual|undo|memo)|documents\/(download|uploads|deletion|bulk|page_sheet|page_picture)|operations\/hooks|jobs\/delivery_card)\.tsx?$|rolldown.runtime|node_modules\/(?!katex|lowlight|highlight|marked)/ },
+            { name: "frame", test: /web\/src\/(start|app|later|palette|words|router|resource|api|key|store|types|ui\/(basics|table|virtual|undo|memo)|documents\/(download|uploads|deletion|bulk|page_sheet|page_picture)|operations\/hooks|jobs\/delivery_card)\.tsx?$|vite\/preload-helper|node_modules\/(?!katex|lowlight|highlight|marked)/ },
           ],
         },
       },

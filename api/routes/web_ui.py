@@ -1,7 +1,7 @@
 """``/`` and ``/ui/…``: the web page, which calls the same API as every other client.
 
 Its sources are in ``web/src``; ``make web`` builds them into ``web/dist``, which is part of the wheel. The scripts of each view are named in
-``manifest.json``: the page of a view has links to them, so that the browser fetches them together with the entry.
+``manifest.json``: the page of a view names them all, so that the browser fetches them at once.
 """
 
 import json
@@ -29,13 +29,14 @@ ASSETS = {
 }
 
 
-def _page_of_view(scripts: list[str]) -> PageFile:
-    """The page with links to the scripts of one view."""
-    links = "".join(f'  <link rel="modulepreload" crossorigin href="/ui/{script}">\n' for script in scripts)
-    return PageFile((BUILT / "index.html").read_text().replace("</head>", f"{links}</head>").encode(), ".html")
+def _page_of_view(module: str, imports: list[str]) -> PageFile:
+    """The page with the module of one view, and links to what that imports."""
+    links = "".join(f'  <link rel="modulepreload" crossorigin href="/ui/{script}">\n' for script in imports)
+    script = f'  <script type="module" async crossorigin src="/ui/{module}"></script>\n'
+    return PageFile((BUILT / "index.html").read_text().replace("</head>", f"{links}{script}</head>").encode(), ".html")
 
 
-PAGES = {view: _page_of_view(scripts) for view, scripts in json.loads((BUILT / "manifest.json").read_text()).items()}
+PAGES = {view: _page_of_view(**scripts) for view, scripts in json.loads((BUILT / "manifest.json").read_text()).items()}
 FILES = {
     path.name: PageFile(path.read_bytes(), path.suffix)
     for path in (BUILT / "mark.svg", CODE_ROOT / "web" / "reference" / "reference.css")

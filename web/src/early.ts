@@ -1,4 +1,4 @@
-// What the first view waits for, requested before the code that shows it has arrived. It imports nothing, so that it comes first.
+// What the first view waits for, requested before the code that shows it has arrived. It imports nothing, so that it runs first.
 
 export const KEY_NAME = "enginehouse.key";
 /** An answer that is taken later than this may be out of date. */

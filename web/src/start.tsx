@@ -1,4 +1,4 @@
-// Draws the page.
+// Draws the page. Every view imports it: the HTML of a view loads the module of that view.
 
 import { render } from "preact";
 import { App } from "./app.tsx";

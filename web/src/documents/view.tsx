@@ -7,6 +7,7 @@ import { ApiError, call } from "../api.ts";
 import { signIn } from "../key.ts";
 import { remembered, refreshes, useResource } from "../resource.ts";
 import { go, href, query, segments, setQuery } from "../router.ts";
+import "../start.tsx";
 import { collections, loadCollections, loadModels, models } from "../store.ts";
 import type { Collection, Document, DocumentCounts, Job, List } from "../types.ts";
 import { attempt, confirmed, Dialog, DocumentState, Empty, Icon, IconButton, Problem, Time, toast } from "../ui/basics.tsx";

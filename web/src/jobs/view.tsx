@@ -7,6 +7,7 @@ import { ApiError } from "../api.ts";
 import { later } from "../later.tsx";
 import { useResource, type Resource } from "../resource.ts";
 import { href, query, segments, setQuery } from "../router.ts";
+import "../start.tsx";
 import { collections, loadCollections } from "../store.ts";
 import type { Job, JobSummary } from "../types.ts";
 import { Empty, Icon, JobState, now, Problem, Time } from "../ui/basics.tsx";

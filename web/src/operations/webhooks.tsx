@@ -6,6 +6,7 @@ import { useRef } from "preact/hooks";
 import { ApiError, call } from "../api.ts";
 import { DeliveryCard } from "../jobs/delivery_card.tsx";
 import { useResource } from "../resource.ts";
+import "../start.tsx";
 import { lookForAttention } from "../store.ts";
 import type { Delivery, List, Webhook } from "../types.ts";
 import { attempt, confirmed, CopyButton, Dialog, Empty, Icon, Problem, toast } from "../ui/basics.tsx";
