@@ -206,12 +206,11 @@ def test_a_view_asks_for_its_data_once_and_before_its_code_has_arrived(
 ) -> None:
     held: list[Route] = []
     asked: list[str] = []
-    page.route("**/ui/assets/frame-*.js", held.append)
+    page.route("**/ui/assets/frame-*.js", lambda route: held.append(route))
     page.on("request", lambda request: asked.append(request.url))
-    with page.expect_request(f"{stack.url}{data}"):
+    with page.expect_request("**/ui/assets/frame-*.js"), page.expect_request(f"{stack.url}{data}"):
         page.goto(path, wait_until="commit")
     expect(page.locator(".rail")).to_have_count(0)
-    page.unroute("**/ui/assets/frame-*.js", held.append)
     for route in held:
         route.continue_()
     expect(page.locator(shown).first).to_be_visible()
