@@ -176,7 +176,7 @@ const VALUES: Record<Order, (one: Document) => string | number> = {
   created_at: (one) => one.created_at,
 };
 const narrow = matchMedia("(max-width: 640px)");
-const COLUMNS = "28px minmax(160px, 1fr) 140px 56px 64px 70px 100px 140px";
+const COLUMNS = "28px minmax(160px, 1fr) 124px 46px 50px 64px 92px 140px";
 
 // Without a key: if the address names no collection, the name changes once the collections are known, and the focus stays where it is.
 function CollectionView({ name, collection }: { name: string; collection: Collection | null }) {
@@ -302,8 +302,8 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
                   <span role="cell" class="check"><label><input type="checkbox" aria-label={`Select ${one.name}`} checked={selected.value.has(one.id)} onChange={() => toggle(one.id)} /></label></span>
                   <span role="cell" class="two-lines"><a class="row-link" href={href("documents", name, one.id)} title={one.name}>{one.name}</a>{reason && <small class="why" title={reason}>{reason}</small>}</span>
                   <span role="cell"><DocumentState status={one.status} />{isUnfinished(one.status) && one.pages ? <small class="hint"> {one.pages_done}/{one.pages}</small> : null}</span>
-                  <span role="cell" class="right number">{one.pages ?? ""}</span>
-                  <span role="cell" class="right number">{one.chunks ?? ""}</span>
+                  <span role="cell" class="right number">{one.pages || ""}</span>
+                  <span role="cell" class="right number">{one.chunks || ""}</span>
                   <span role="cell" class="right number">{bytes(one.size)}</span>
                   <span role="cell" class="right hint"><Time at={one.created_at} /></span>
                   {actions}
