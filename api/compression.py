@@ -14,9 +14,9 @@ LEVEL = 4
 MEDIA_TYPES = ("application/json", "text/html", "text/plain")
 
 
-def accepts_gzip() -> bool:
-    """Whether the client of this request accepts gzip. ``gzip;q=0`` refuses it."""
-    return request.accept_encodings.quality("gzip") > 0
+def accepts(encoding: str) -> bool:
+    """Whether the client of this request accepts an encoding. ``br;q=0`` refuses it."""
+    return request.accept_encodings.quality(encoding) > 0
 
 
 def compress_responses(app: Flask) -> None:
@@ -27,7 +27,7 @@ def compress_responses(app: Flask) -> None:
         if not _is_compressible(response):
             return response
         response.vary.add("Accept-Encoding")
-        if accepts_gzip():
+        if accepts("gzip"):
             etag, is_weak = response.get_etag()
             response.set_data(gzip.compress(response.get_data(), LEVEL, mtime=0))
             response.headers["Content-Encoding"] = "gzip"

@@ -21,13 +21,16 @@ from shared.settings import Settings
 
 WEB = Path(__file__).resolve().parent
 VIEWS = {
+    "chat": ("src/chat/view.tsx",),
+    "chat/*": ("src/chat/view.tsx", "src/ui/markdown.tsx"),
     "documents": ("src/documents/view.tsx",),
     "jobs": ("src/jobs/view.tsx",),
+    "jobs/*": ("src/jobs/view.tsx", "src/jobs/job.tsx"),
     "operations": ("src/operations/view.tsx",),
     "usage": ("src/usage/view.tsx",),
     "webhooks": ("src/operations/webhooks.tsx",),
 }
-"""The modules that the page fetches for each view, besides those that it always has. The page has the same list, in ``app.tsx``."""
+"""The module of each view, and further ones that it loads at once. ``jobs/*`` is one job. ``app.tsx`` has the same list."""
 STAMP = WEB / "node_modules" / ".package-lock.json"
 
 
@@ -66,8 +69,14 @@ def _build(folder: Path) -> None:
     _run(node, "node_modules/vite/bin/vite.js", "build", "--logLevel", "warn", "--outDir", str(folder), "--emptyOutDir")
     chunks = json.loads((folder / ".vite" / "manifest.json").read_text())
     shutil.rmtree(folder / ".vite")
-    always = _files_of(chunks, "index.html")
-    views = {view: sorted({file for name in names for file in _files_of(chunks, name)} - always) for view, names in VIEWS.items()}
+    index = (folder / "index.html").read_text()
+    views = {}
+    for view, (module, *further) in VIEWS.items():
+        files = {file for name in (module, *further) for file in _files_of(chunks, name) if file not in index}
+        own = chunks[module]["file"]
+        # The largest comes first, because the last to be requested waits longest for a connection.
+        imports = sorted(files - {own}, key=lambda file: -(folder / file).stat().st_size)
+        views[view] = {"module": own, "imports": imports}
     (folder / "manifest.json").write_text(json.dumps(views, indent=1) + "\n")
 
 

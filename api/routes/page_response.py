@@ -5,7 +5,7 @@ from functools import cached_property
 
 from flask import Response, request
 
-from api.compression import accepts_gzip
+from api.compression import accepts
 
 PAGE_HEADERS = {
     # Trusted types block every way from text to markup, so a document that contains a script stays a document.
@@ -38,22 +38,30 @@ def page_response(content: str | bytes, content_type: str, cache_control: str = 
 
 
 class PageFile:
-    """A file of the web page in memory, compressed when it is first requested."""
+    """A file of the web page in memory, compressed with gzip when it is first requested. Brotli is only sent if it was built."""
 
-    def __init__(self, content: bytes, suffix: str, *, immutable: bool = False) -> None:
+    def __init__(self, content: bytes, suffix: str, *, brotli: bytes | None = None, immutable: bool = False) -> None:
         self._content = content
+        self._brotli = brotli
         self._content_type = f"{MEDIA_TYPES[suffix]}; charset=utf-8"
         self._cache_control = IMMUTABLE if immutable else REVALIDATED
 
     @cached_property
-    def _compressed(self) -> bytes:
+    def _gzip(self) -> bytes:
         # Without a time, so that every process computes the same bytes, and with them the same ETag.
         return gzip.compress(self._content, mtime=0)
 
     def response(self) -> Response:
-        compressed = accepts_gzip()
-        response = page_response(self._compressed if compressed else self._content, self._content_type, self._cache_control)
+        content, encoding = self._encoded()
+        response = page_response(content, self._content_type, self._cache_control)
         response.headers["Vary"] = "Accept-Encoding"
-        if compressed:
-            response.headers["Content-Encoding"] = "gzip"
+        if encoding is not None:
+            response.headers["Content-Encoding"] = encoding
         return response
+
+    def _encoded(self) -> tuple[bytes, str | None]:
+        if self._brotli is not None and accepts("br"):
+            return self._brotli, "br"
+        if accepts("gzip"):
+            return self._gzip, "gzip"
+        return self._content, None

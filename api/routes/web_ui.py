@@ -1,7 +1,7 @@
 """``/`` and ``/ui/…``: the web page, which calls the same API as every other client.
 
 Its sources are in ``web/src``; ``make web`` builds them into ``web/dist``, which is part of the wheel. The scripts of each view are named in
-``manifest.json``: the page of a view has links to them, so that the browser fetches them together with those of the frame.
+``manifest.json``: the page of a view names them all, so that the browser fetches them at once.
 """
 
 import json
@@ -22,21 +22,21 @@ BUILT = CODE_ROOT / "web" / "dist"
 VIEWS = ("chat", "documents", "jobs", "operations", "usage", "webhooks")
 
 # Read once at start: a name from a client is looked up here and never becomes a path. The name of an asset has a hash of its bytes.
-INDEX = PageFile((BUILT / "index.html").read_bytes(), ".html")
 ASSETS = {
-    path.name: PageFile(path.read_bytes(), path.suffix, immutable=True)
+    path.name: PageFile(path.read_bytes(), path.suffix, brotli=path.with_name(f"{path.name}.br").read_bytes(), immutable=True)
     for path in (BUILT / "assets").iterdir()
     if path.suffix in MEDIA_TYPES
 }
 
 
-def _page_of_view(scripts: list[str]) -> PageFile:
-    """The page with links to the scripts of one view."""
-    links = "".join(f'  <link rel="modulepreload" crossorigin href="/ui/{script}">\n' for script in scripts)
-    return PageFile((BUILT / "index.html").read_text().replace("</head>", f"{links}</head>").encode(), ".html")
+def _page_of_view(module: str, imports: list[str]) -> PageFile:
+    """The page with the module of one view, and links to what that imports."""
+    links = "".join(f'  <link rel="modulepreload" crossorigin href="/ui/{script}">\n' for script in imports)
+    script = f'  <script type="module" async crossorigin src="/ui/{module}"></script>\n'
+    return PageFile((BUILT / "index.html").read_text().replace("</head>", f"{links}{script}</head>").encode(), ".html")
 
 
-PAGES = {view: _page_of_view(scripts) for view, scripts in json.loads((BUILT / "manifest.json").read_text()).items()}
+PAGES = {view: _page_of_view(**scripts) for view, scripts in json.loads((BUILT / "manifest.json").read_text()).items()}
 FILES = {
     path.name: PageFile(path.read_bytes(), path.suffix)
     for path in (BUILT / "mark.svg", CODE_ROOT / "web" / "reference" / "reference.css")
@@ -53,7 +53,7 @@ FILES = {
     )
 )
 def show_page() -> RouteResponse:
-    return INDEX.response()
+    return PAGES["chat"].response()
 
 
 @blueprint.get("/ui/<path:view>")
@@ -68,10 +68,10 @@ def show_page() -> RouteResponse:
 )
 def show_view(view: str) -> RouteResponse:
     """The page itself reads the rest of the path: it answers a reload and a bookmark of anything in its views."""
-    name = view.partition("/")[0]
+    name, _, rest = view.partition("/")
     if name not in VIEWS:
         raise NotFound(f"The web page has no view {view[:80]!r}.", code="route_not_found")
-    return PAGES.get(name, INDEX).response()
+    return PAGES[f"{name}/*" if rest and f"{name}/*" in PAGES else name].response()
 
 
 @blueprint.get("/ui/assets/<asset>")

@@ -181,15 +181,40 @@ def test_the_first_load_of_a_view_is_small(page: Page, path: str) -> None:
     assert shift < 0.05
 
 
-def test_a_view_names_its_scripts_to_be_fetched_with_the_frame(stack: Stack) -> None:
-    """Otherwise the browser learns of them only once the frame has run."""
-    links = {path: re.findall(r'modulepreload" crossorigin href="([^"]+)"', stack.client.get(path).text) for path in VIEWS}
-    assert set(links["/"]) < set(links["/ui/jobs"])
-    assert links["/ui/documents/views"] != links["/ui/jobs"]
-    for scripts in links.values():
+def test_a_view_names_all_scripts_that_it_needs(stack: Stack) -> None:
+    """Otherwise the browser learns of them only once others have run."""
+    named = {
+        path: re.findall(r'(?:src|crossorigin href)="(/ui/assets/[^"]+\.js)"', stack.client.get(path).text)
+        for path in (*VIEWS, "/ui/jobs/job_1", "/ui/chat/chat-1")
+    }
+    assert named["/ui/documents/views"] != named["/ui/jobs"]
+    assert set(named["/ui/jobs"]) < set(named["/ui/jobs/job_1"])
+    assert set(named["/"]) < set(named["/ui/chat/chat-1"])
+    for scripts in named.values():
         assert len(set(scripts)) == len(scripts)
         for script in scripts:
             assert stack.client.get(script).headers["content-type"].startswith("text/javascript")
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "shown"),
+    [("/ui/documents/views", "/collections", ".shelf li a"), ("/ui/jobs", "/jobs/counts?", ".chips .chip b")],
+)
+@pytest.mark.usefixtures("furnished")
+def test_a_view_asks_for_its_data_once_and_before_its_code_has_arrived(
+    page: Page, stack: Stack, path: str, data: str, shown: str
+) -> None:
+    held: list[Route] = []
+    asked: list[str] = []
+    page.route("**/ui/assets/frame-*.js", lambda route: held.append(route))
+    page.on("request", lambda request: asked.append(request.url))
+    with page.expect_request("**/ui/assets/frame-*.js"), page.expect_request(f"{stack.url}{data}"):
+        page.goto(path, wait_until="commit")
+    expect(page.locator(".rail")).to_have_count(0)
+    for route in held:
+        route.continue_()
+    expect(page.locator(shown).first).to_be_visible()
+    assert asked.count(f"{stack.url}{data}") == 1
 
 
 def test_the_keyboard_alone_is_enough(page: Page, stack: Stack) -> None:
@@ -400,8 +425,8 @@ def test_files_have_security_headers_and_are_compressed(stack: Stack) -> None:
     assert "trusted-types 'none'" in policy
     assert "unsafe" not in policy
     assert index.headers["x-content-type-options"] == "nosniff"
-    assert stack.client.get("/ui/jobs/anything").content == stack.client.get("/ui/jobs").content
-    script = re.search(r'src="(/ui/assets/index-[^"]+\.js)"', index.text)
+    assert stack.client.get("/ui/jobs/anything").content == stack.client.get("/ui/jobs/job_1").content
+    script = re.search(r'src="(/ui/assets/early-[^"]+\.js)"', index.text)
     assert script is not None
     for path, cached in (
         ("/", "no-cache"),

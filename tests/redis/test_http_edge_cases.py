@@ -1,5 +1,6 @@
 """HTTP edge cases: unusual requests get a clear error instead of a 500, and a failed call leaves nothing behind."""
 
+import gzip
 import io
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from werkzeug.test import TestResponse
 from api.app import create_app
 from api.caller import Caller
 from api.request_parsing import requested_timeout
+from api.routes.web_ui import BUILT
 from api.submission import short_job_error
 from shared.errors import InvalidValue, NotFound
 from shared.ids import DOCUMENT, new_id
@@ -132,6 +134,20 @@ def test_texts_are_compressed_for_clients_that_accept_gzip(
 ) -> None:
     answer = client.get(path, headers={"Accept-Encoding": accepted})
     assert (answer.status_code, answer.headers.get("Content-Encoding")) == (200, encoding)
+    assert "Accept-Encoding" in answer.vary
+
+
+@pytest.mark.parametrize(("accepted", "encoding"), [("gzip, br", "br"), ("gzip, br;q=0", "gzip"), ("identity", None)])
+def test_scripts_of_the_page_are_sent_with_brotli_to_clients_that_accept_it(
+    client: FlaskClient, accepted: str, encoding: str | None
+) -> None:
+    script = next(path for path in (BUILT / "assets").iterdir() if path.suffix == ".js")
+    plain = script.read_bytes()
+    answer = client.get(f"/ui/assets/{script.name}", headers={"Accept-Encoding": accepted})
+    assert (answer.status_code, answer.headers.get("Content-Encoding")) == (200, encoding)
+    assert answer.data == {"br": script.with_name(f"{script.name}.br").read_bytes(), None: plain}.get(
+        encoding, gzip.compress(plain, mtime=0)
+    )
     assert "Accept-Encoding" in answer.vary
 
 

@@ -1,7 +1,8 @@
 // Calls of the API, their errors, and the event stream of a job.
 
 import { createParser } from "eventsource-parser";
-import { credentials, identity, keyRefused } from "./key.ts";
+import { credentials, dropEarlyAnswers, takeEarlyAnswer } from "./early.ts";
+import { identity, keyRefused } from "./key.ts";
 
 /** An error of the API; its status is 0 if the server did not answer. */
 export class ApiError extends Error {
@@ -38,9 +39,12 @@ async function send(method: string, path: string, { json, form, prefer, signal, 
   const sent: Record<string, string> = { ...credentials(), ...headers };
   if (json !== undefined) sent["Content-Type"] = "application/json";
   if (prefer !== undefined) sent["Prefer"] = prefer;
+  // A change makes what was read before it out of date.
+  if (method !== "GET") dropEarlyAnswers();
   let response: Response;
   try {
-    response = await fetch(path, { method, headers: sent, signal, body: form ?? (json === undefined ? undefined : JSON.stringify(json)) });
+    response = await (takeEarlyAnswer(path) ?? fetch(path, { method, headers: sent, signal, body: form ?? (json === undefined ? undefined : JSON.stringify(json)) }));
+    signal?.throwIfAborted();
   } catch (error) {
     if ((error as Error).name === "AbortError") throw error;
     throw unreachable();

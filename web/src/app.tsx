@@ -1,13 +1,13 @@
 // The frame of the page: navigation, header, and the view that the address names.
 
-import { signal, useSignal } from "@preact/signals";
+import { useSignal } from "@preact/signals";
 import type { IconNode } from "lucide";
 import { Activity, FileText, Gauge, ListChecks, LogOut, MessageSquare, Search, Webhook as WebhookIcon } from "lucide";
 import type { ComponentType } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { ChatView } from "./chat/view.tsx";
 import { signedIn, signIn, useKey } from "./key.ts";
 import { palette, Palette, ShortcutHelp, shortcutHelp } from "./palette.tsx";
+import { later } from "./later.tsx";
 import { href, segments } from "./router.ts";
 import { attention, attentionKnown, health, me, placeOf, waitingFor } from "./store.ts";
 import { Confirmation, Dialog, Icon, Toasts } from "./ui/basics.tsx";
@@ -19,28 +19,13 @@ export interface ViewEntry {
   view: ComponentType;
 }
 
-const loaded = signal<Record<string, ComponentType>>({});
-
-/** A view whose code is fetched when it is first shown. */
-function later(name: string, load: () => Promise<ComponentType>): ComponentType {
-  return function Later() {
-    const failed = useSignal(false);
-    useEffect(() => {
-      if (!loaded.value[name]) load().then((view) => (loaded.value = { ...loaded.value, [name]: view }), () => (failed.value = true));
-    }, []);
-    const View = loaded.value[name];
-    if (View) return <View />;
-    return failed.value ? <div class="view"><p class="notice bad" role="alert">This view could not be loaded. Reload the page.</p></div> : null;
-  };
-}
-
 export const VIEWS: ViewEntry[] = [
-  { name: "chat", title: "Chat", icon: MessageSquare, view: ChatView },
-  { name: "documents", title: "Documents", icon: FileText, view: later("documents", async () => (await import("./documents/view.tsx")).DocumentsView) },
-  { name: "jobs", title: "Jobs", icon: ListChecks, view: later("jobs", async () => (await import("./jobs/view.tsx")).JobsView) },
-  { name: "operations", title: "Operations", icon: Activity, view: later("operations", async () => (await import("./operations/view.tsx")).OperationsView) },
-  { name: "usage", title: "Usage", icon: Gauge, view: later("usage", async () => (await import("./usage/view.tsx")).UsageView) },
-  { name: "webhooks", title: "Webhooks", icon: WebhookIcon, view: later("webhooks", async () => (await import("./operations/webhooks.tsx")).WebhooksView) },
+  { name: "chat", title: "Chat", icon: MessageSquare, view: later(async () => (await import("./chat/view.tsx")).ChatView) },
+  { name: "documents", title: "Documents", icon: FileText, view: later(async () => (await import("./documents/view.tsx")).DocumentsView) },
+  { name: "jobs", title: "Jobs", icon: ListChecks, view: later(async () => (await import("./jobs/view.tsx")).JobsView) },
+  { name: "operations", title: "Operations", icon: Activity, view: later(async () => (await import("./operations/view.tsx")).OperationsView) },
+  { name: "usage", title: "Usage", icon: Gauge, view: later(async () => (await import("./usage/view.tsx")).UsageView) },
+  { name: "webhooks", title: "Webhooks", icon: WebhookIcon, view: later(async () => (await import("./operations/webhooks.tsx")).WebhooksView) },
 ];
 
 export const address = (name: string) => (name === "chat" ? "/" : href(name));

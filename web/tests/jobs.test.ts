@@ -8,6 +8,7 @@ const pages = [
 ];
 const asked: string[] = [];
 Object.assign(globalThis, {
+  location: { pathname: "/", search: "" },
   sessionStorage: { getItem: () => null },
   BroadcastChannel: class { postMessage() {} },
   fetch: async (path: string) => {

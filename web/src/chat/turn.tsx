@@ -3,14 +3,16 @@
 import { useSignal } from "@preact/signals";
 import { BookOpen, ChevronLeft, ChevronRight, Pencil, RotateCcw } from "lucide";
 import { useEffect, useMemo, useRef } from "preact/hooks";
+import { later } from "../later.tsx";
 import { href } from "../router.ts";
 import type { ChatTurn, Citation, Job } from "../types.ts";
 import { attempt, CopyButton, Icon, IconButton } from "../ui/basics.tsx";
-import { Markdown } from "../ui/markdown.tsx";
 import { duration, number, ordinal, pageOf, problem, roughly, waitReason } from "../words.ts";
 import type { Conversation, Turn } from "./conversation.ts";
 
 const coarse = matchMedia("(pointer: coarse)");
+const loadMarkdown = async () => (await import("../ui/markdown.tsx")).Markdown;
+const Markdown = later(loadMarkdown);
 
 export function TurnView({ turn, talk, onCite, onAct }: { turn: Turn; talk: Conversation; onCite: (citation: Citation) => void; onAct: (action: () => Promise<void>) => void }) {
   const editing = useSignal<Turn | null>(null);
@@ -19,6 +21,10 @@ export function TurnView({ turn, talk, onCite, onAct }: { turn: Turn; talk: Conv
     const citation = turn.record.peek()?.citations.find((one) => one.marker === marker);
     return citation ? <button type="button" class="marker" aria-label={`Passage ${marker}: ${citation.document}, ${pageOf(citation)}`} onClick={() => onCite(citation)}>{marker}</button> : null;
   }, [turn]);
+  useEffect(() => {
+    // The first words may come a second later. If this fails, they try again.
+    loadMarkdown().catch(() => {});
+  }, []);
   const retrieval = turn.record.value?.retrieval ?? null;
   const text = turn.text.value;
   const state = turn.state.value;

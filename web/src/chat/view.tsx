@@ -7,6 +7,7 @@ import { PageSheet } from "../documents/page_sheet.tsx";
 import { identity, signIn } from "../key.ts";
 import { refreshes } from "../resource.ts";
 import { segments } from "../router.ts";
+import "../start.tsx";
 import { loadCollections, loadModels, models } from "../store.ts";
 import type { Citation } from "../types.ts";
 import { CopyButton, Icon, Problem } from "../ui/basics.tsx";

@@ -1,7 +1,7 @@
 // Deletion of documents and collections, which the server can take back for a minute.
 
 import { ApiError, call } from "../api.ts";
-import { credentials } from "../key.ts";
+import { credentials } from "../early.ts";
 import type { Document } from "../types.ts";
 import { go, href } from "../router.ts";
 import { loadCollections } from "../store.ts";

@@ -1,7 +1,7 @@
 // Saving a file of the server, which may need the key.
 
 import { fetchBlob } from "../api.ts";
-import { credentials } from "../key.ts";
+import { credentials } from "../early.ts";
 
 const REVOKE_SECONDS = 60;
 

@@ -7,6 +7,7 @@ import { ApiError, call } from "../api.ts";
 import { signIn } from "../key.ts";
 import { remembered, refreshes, useResource } from "../resource.ts";
 import { go, href, query, segments, setQuery } from "../router.ts";
+import "../start.tsx";
 import { collections, loadCollections, loadModels, models } from "../store.ts";
 import type { Collection, Document, DocumentCounts, Job, List } from "../types.ts";
 import { attempt, confirmed, Dialog, DocumentState, Empty, Icon, IconButton, Problem, Time, toast } from "../ui/basics.tsx";
@@ -142,15 +143,16 @@ function useDocuments(name: string, exists: boolean | null, state: string) {
   return useResource<Shelf>(exists === null ? null : `documents ${name} ${exists} ${state}`, async (signal, shelf) => {
     if (!exists) return { documents: [], counts: {} };
     const root = `/collections/${encodeURIComponent(name)}/documents`;
-    const { status: counts } = await call<DocumentCounts>("GET", `${root}/counts`, { signal });
     const filter = statusesOf(state);
     const path = `${root}?${filter.map((status) => `status=${status}&`).join("")}limit=`;
+    const [{ status: counts }, first] = await Promise.all([
+      call<DocumentCounts>("GET", `${root}/counts`, { signal }),
+      call<List<Document>>("GET", `${path}${PAGE}`, { signal }),
+    ]);
     const before = shelf?.documents ?? null;
     const known = new Map((before ?? []).map((one) => [one.id, one]));
     const fresh: Document[] = [];
-    let after = "";
-    for (;;) {
-      const part = await call<List<Document>>("GET", after === "" ? `${path}${PAGE}` : `${path}${NEXT_PAGE}${after}`, { signal });
+    for (let part = first; ; ) {
       fresh.push(...part.data);
       const page = new Set(part.data.map(({ id }) => id));
       // Beyond a page that was known whole, and with no document under way, nothing has changed.
@@ -159,7 +161,7 @@ function useDocuments(name: string, exists: boolean | null, state: string) {
         && before.slice(0, fresh.length).every(({ id }, place) => fresh[place]!.id === id) && !rest.some(({ id, status }) => !page.has(id) && isUnfinished(status));
       if (unchanged) return { documents: [...fresh, ...rest], counts };
       if (!part.has_more || part.next === null || fresh.length >= MOST) return { documents: fresh, counts };
-      after = `&after=${encodeURIComponent(part.next)}`;
+      part = await call<List<Document>>("GET", `${path}${NEXT_PAGE}&after=${encodeURIComponent(part.next)}`, { signal });
     }
   }, ({ documents, counts }) => (Object.keys(counts).some(isUnfinished) ? Math.max(LOOK_SECONDS, documents.length / 200) : 0));
 }
@@ -174,7 +176,7 @@ const VALUES: Record<Order, (one: Document) => string | number> = {
   created_at: (one) => one.created_at,
 };
 const narrow = matchMedia("(max-width: 640px)");
-const COLUMNS = "28px minmax(160px, 1fr) 140px 56px 64px 70px 100px 140px";
+const COLUMNS = "28px minmax(160px, 1fr) 124px 46px 50px 64px 92px 140px";
 
 // Without a key: if the address names no collection, the name changes once the collections are known, and the focus stays where it is.
 function CollectionView({ name, collection }: { name: string; collection: Collection | null }) {
@@ -300,8 +302,8 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
                   <span role="cell" class="check"><label><input type="checkbox" aria-label={`Select ${one.name}`} checked={selected.value.has(one.id)} onChange={() => toggle(one.id)} /></label></span>
                   <span role="cell" class="two-lines"><a class="row-link" href={href("documents", name, one.id)} title={one.name}>{one.name}</a>{reason && <small class="why" title={reason}>{reason}</small>}</span>
                   <span role="cell"><DocumentState status={one.status} />{isUnfinished(one.status) && one.pages ? <small class="hint"> {one.pages_done}/{one.pages}</small> : null}</span>
-                  <span role="cell" class="right number">{one.pages ?? ""}</span>
-                  <span role="cell" class="right number">{one.chunks ?? ""}</span>
+                  <span role="cell" class="right number">{one.pages || ""}</span>
+                  <span role="cell" class="right number">{one.chunks || ""}</span>
                   <span role="cell" class="right number">{bytes(one.size)}</span>
                   <span role="cell" class="right hint"><Time at={one.created_at} /></span>
                   {actions}

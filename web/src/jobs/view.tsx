@@ -4,14 +4,15 @@ import { useSignal } from "@preact/signals";
 import { X } from "lucide";
 import { useEffect, useRef } from "preact/hooks";
 import { ApiError } from "../api.ts";
+import { later } from "../later.tsx";
 import { useResource, type Resource } from "../resource.ts";
 import { href, query, segments, setQuery } from "../router.ts";
+import "../start.tsx";
 import { collections, loadCollections } from "../store.ts";
 import type { Job, JobSummary } from "../types.ts";
 import { Empty, Icon, JobState, now, Problem, Time } from "../ui/basics.tsx";
 import { VirtualRows } from "../ui/virtual.tsx";
 import { duration, JOB_STATUSES, jobStatus, number, readable, title } from "../words.ts";
-import { JobView } from "./job.tsx";
 import { Selection } from "./selection.tsx";
 import { FILTERS, METADATA, metadataLine, parseMetadata, PERIODS, readFilter, type Filter } from "./filter.ts";
 import { loadCounts, loadJobs, reloadJobs, type Counted, type JobPage } from "./server.ts";
@@ -21,6 +22,8 @@ const IDLE_SECONDS = 5;
 const KINDS = ["generate", "ingest", "search", "delete", "reindex", "unpack", "fetch", "batch", "embed", "rerank", "tokenize", "request_batch"];
 const COLUMNS = "28px 110px minmax(200px, 1fr) 84px minmax(80px, 140px) 160px 100px";
 const narrow = matchMedia("(max-width: 640px)");
+
+const JobView = later(async () => (await import("./job.tsx")).JobView);
 
 export function JobsView() {
   const id = segments.value[1];

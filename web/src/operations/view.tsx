@@ -4,6 +4,7 @@ import { ExternalLink, KeyRound } from "lucide";
 import { ApiError, call } from "../api.ts";
 import { useResource } from "../resource.ts";
 import { query, segments, setQuery } from "../router.ts";
+import "../start.tsx";
 import { attention, lookForAttention, placeOf } from "../store.ts";
 import type { Delivery, List, Overview, Stats, Webhook } from "../types.ts";
 import { Icon, Problem } from "../ui/basics.tsx";

@@ -6,6 +6,7 @@ import { useRef } from "preact/hooks";
 import { ApiError, call } from "../api.ts";
 import { DeliveryCard } from "../jobs/delivery_card.tsx";
 import { useResource } from "../resource.ts";
+import "../start.tsx";
 import { lookForAttention } from "../store.ts";
 import type { Delivery, List, Webhook } from "../types.ts";
 import { attempt, confirmed, CopyButton, Dialog, Empty, Icon, Problem, toast } from "../ui/basics.tsx";
@@ -54,9 +55,9 @@ function HookCard({ hook, all, good, onChange, onSecret }: { hook: Webhook; all:
       <header><h2>{hook.description || hook.url}</h2><span class="state" data-state={hook.enabled ? "completed" : "failed"}>{hook.enabled ? "Enabled" : "Disabled"}</span></header>
       {hook.description && <p class="hint">{hook.url}</p>}
       {hook.disabled_reason && <p class="notice bad">{hook.disabled_reason}</p>}
-      <div class="meters"><div><div><span>Recent deliveries</span><span class="number">{all === 0 ? "none" : `${number(good)} of ${number(all)} arrived`}</span></div>
+      <div class="meters"><div><div><span>Recent deliveries</span><span class={all > 0 && good === 0 ? "number amiss" : "number"}>{all === 0 ? "none" : `${number(good)} of ${number(all)} arrived`}</span></div>
         {all > 0 && <div class="meter" data-level={good === all ? undefined : good === 0 ? "critical" : "warning"} role="img" aria-label={`${good} of ${count(all, "delivery", "deliveries")} arrived`}><span style={{ width: `${(good / all) * 100}%` }} /></div>}</div></div>
-      <p class="hint">{hook.events.map((event) => event.replace("job.", "")).join(", ")} of {hook.job_kinds.join(", ")}</p>
+      <p class="hint">When a job is {hook.events.map((event) => event.replace("job.", "")).join(", ")}: {hook.job_kinds.map((kind) => kind.replaceAll("_", " ")).join(", ")}</p>
       <div class="bar">
         <button type="button" class="small" onClick={() => enable(!hook.enabled)}>{hook.enabled ? "Disable" : "Enable"}</button>
         <button type="button" class="small" onClick={rotate}>New secret</button>

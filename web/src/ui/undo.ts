@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 import { ApiError } from "../api.ts";
-import { credentials } from "../key.ts";
+import { credentials } from "../early.ts";
 import { problem } from "../words.ts";
 import { toast } from "./basics.tsx";
 

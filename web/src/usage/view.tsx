@@ -7,6 +7,7 @@ import { call } from "../api.ts";
 import { download } from "../documents/download.ts";
 import { useResource } from "../resource.ts";
 import { query, setQuery } from "../router.ts";
+import "../start.tsx";
 import { loadMe, me } from "../store.ts";
 import type { Account, ApiKey, List, UsageReport } from "../types.ts";
 import { attempt, Empty, Icon, Problem, Time } from "../ui/basics.tsx";
