@@ -14,7 +14,7 @@ from typing import Any
 import redis
 
 from shared.jobs.scripts import JobScripts
-from shared.machine import is_alive, is_stopped, machine_id, started
+from shared.machine import is_alive, is_stopped, machine_id, start_ticks, started
 from shared.redis_connection import PREFIX, redis_time_ms, time_reply_ms
 
 # Every generation request asks whether its model was ever served. A yes could only change with a lost Redis.
@@ -78,13 +78,13 @@ def this_process() -> str:
 
 @cache
 def _process_name(pid: int) -> str:
-    return f"{machine_id()} {pid} {started(pid)}"
+    return f"{machine_id()} {pid} {started(pid)} {start_ticks(pid)}"
 
 
 def is_running_here(process: str) -> bool | None:
-    """Whether a process that ``this_process`` named still runs, or None if it is on another machine."""
-    machine, pid, start = process.rsplit(" ", 2)
-    return is_alive(int(pid), float(start)) if machine == machine_id() else None
+    """Whether a process that ``this_process`` named still runs, or None if it is on another machine. Earlier versions named no ticks."""
+    machine, pid, start, *ticks = process.split(" ")
+    return is_alive(int(pid), float(start), *map(int, ticks)) if machine == machine_id() else None
 
 
 class WorkerRegistry:
