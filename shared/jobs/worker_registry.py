@@ -6,8 +6,8 @@ A worker is a process that holds leases: the Celery worker itself in a pool of t
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -135,6 +135,13 @@ class WorkerRegistry:
             for worker in map(_from_text, texts.values())
             if worker.seen_at >= since and (worker.machine != machine_id() or self._runs_here(worker))
         ]
+
+    def count_running(self, workers: Sequence[Worker]) -> list[Worker]:
+        """The workers with the number of jobs that each has now, which its last heartbeat may not know yet."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            for worker in workers:
+                pipeline.scard(f"{PREFIX}worker:{worker.id}:jobs")
+            return [replace(worker, running=int(number)) for worker, number in zip(workers, pipeline.execute(), strict=True)]
 
     def _runs_here(self, worker: Worker) -> bool:
         """Whether a worker's processes on this machine run and are not stopped, as of the last ``CHECK_SECONDS``."""
