@@ -84,7 +84,9 @@ def _process_name(pid: int) -> str:
 def is_running_here(process: str) -> bool | None:
     """Whether a process that ``this_process`` named still runs, or None if it is on another machine. Earlier versions named no ticks."""
     machine, pid, start, *ticks = process.split(" ")
-    return is_alive(int(pid), float(start), *map(int, ticks)) if machine == machine_id() else None
+    if machine != machine_id():
+        return None
+    return is_alive(int(pid), float(start), int(ticks[0]) if ticks else 0)
 
 
 class WorkerRegistry:
