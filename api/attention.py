@@ -105,11 +105,16 @@ def _server() -> Iterator[Attention]:
         yield Attention("data_warning", warning)
     number = len(services().queries.dead_letters(MAX_DEAD_LETTERS))
     if number:
-        what = "One job is a dead letter" if number == 1 else f"{number} jobs are dead letters"
-        yield Attention("dead_letters", f"{what}: their workers died.")
+        what = (
+            "One job is a dead letter: every worker that ran it"
+            if number == 1
+            else f"{number} jobs are dead letters: every worker that ran them"
+        )
+        yield Attention("dead_letters", f"{what} died.")
 
 
 def _queues() -> Iterator[Attention]:
+    drained = services().pauses.since("worker")
     for queue in list_queues_json():
         name, waiting = queue["queue"], queue["waiting"]
         jobs = "a job waits" if waiting == 1 else f"{waiting} jobs wait"
@@ -118,6 +123,12 @@ def _queues() -> Iterator[Attention]:
         elif waiting and not queue["workers"] and not name.startswith("gpu."):
             # Workers of gpu queues come with their models.
             yield Attention("queue_without_worker", f"No worker serves the queue {name}, in which {jobs}.", ("queue", name))
+        elif waiting and drained:
+            serving = {worker.name for worker in services().live_workers() if name in worker.queues}
+            if serving and serving <= drained.keys():
+                yield Attention(
+                    "queue_drained", f"All workers of the queue {name}, in which {jobs}, are drained.", ("queue", name)
+                )
 
 
 def _gpus() -> Iterator[Attention]:

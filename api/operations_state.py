@@ -24,7 +24,8 @@ def list_queues_json() -> list[dict[str, Any]]:
 def list_workers_json() -> list[dict[str, Any]]:
     """All live workers by id."""
     drained = services().pauses.since("worker")
-    return [worker_json(worker, drained) for worker in sorted(services().live_workers(), key=lambda worker: worker.id)]
+    workers = services().worker_registry.count_running(services().live_workers())
+    return [worker_json(worker, drained) for worker in sorted(workers, key=lambda worker: worker.id)]
 
 
 def list_gpus_json() -> list[dict[str, Any]]:

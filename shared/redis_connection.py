@@ -57,6 +57,12 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, OUTAGE) or (isinstance(error, redis.ResponseError) and str(error).startswith(OUTAGE_REPLIES))
 
 
+def outage_message(error: BaseException) -> str:
+    """What an outage is, as a sentence. A Redis whose disk or memory is full answers, and only rejects writes."""
+    full = isinstance(error, redis.OutOfMemoryError) or str(error).startswith(("MISCONF ", "OOM "))
+    return f"Redis {'rejects writes' if full else 'does not answer'} ({error})."
+
+
 def redis_time_ms(client: redis.Redis) -> int:
     """The time of Redis in Unix milliseconds. Times in records come from this clock, and that of this machine may differ."""
     return time_reply_ms(client.time())

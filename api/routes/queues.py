@@ -115,5 +115,5 @@ def drain_worker(worker: str) -> RouteResponse:
         raise NotFound(f"There is no live worker {worker[:80]!r}; there are: {names}.", code="worker_not_found")
     add_audit_details(drained=body.drained)
     (context.pauses.pause if body.drained else context.pauses.resume)("worker", worker)
-    drained = context.pauses.since("worker")
+    drained, found = context.pauses.since("worker"), context.worker_registry.count_running(found)
     return list_response([worker_json(entry, drained) for entry in sorted(found, key=lambda entry: entry.id)])

@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True, help="folder in which models are kept")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--requests", type=int, default=512)
+    parser.add_argument("--in-flight", type=int, help="requests that run at once, by default all")
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--step-tokens", type=int, nargs="*", default=[], help="smaller token budgets of a step to try")
     parser.add_argument(
@@ -63,7 +64,7 @@ def main() -> None:
         folder,
         options.models / "models.json",
         device=options.device,
-        in_flight=options.requests,
+        in_flight=options.in_flight or options.requests,
         context=options.context,
     )
     start = time.perf_counter()

@@ -32,13 +32,19 @@ def create_key(
 ) -> ApiKey:
     """Create a key and print its secret, which is not stored. Raises InvalidValue."""
     keys = ApiKeys(client)
-    first = not keys.any_exist()
+    first, closed = not keys.any_exist(), marker.is_set()
     given = KeyOptions(requests_per_second=requests_per_second)
     given.update(options or {})
     key, secret = keys.create(name, owner=owner, admin=admin, **given)
     marker.set()
     _print_secret(key, secret, {}, out, f"Created key {key.id} for owner {key.owner}.")
     if not first:
+        return key
+    if closed:
+        out.print_note(
+            "Redis has no other key, although this server had some: they were lost with its data and stay rejected. "
+            "Create those that callers need again."
+        )
         return key
     out.print_note("This is the first key: from now on, every call needs a key.")
     if key.owner != LOCAL:

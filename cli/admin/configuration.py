@@ -1,39 +1,36 @@
 """``enginehouse config``: the settings in force, and where each comes from."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import fields
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
+from cli.local.data_folder_lock import lock_holder
+from cli.local.settings_report import DEFAULT, Options, describe_settings, find_sources
 from cli.output import Output
-from shared.settings import Settings, from_environment, read_sources
-from shared.urls import without_login
-
-DEFAULT = "default"
+from shared.settings import from_environment
 
 
-def show_settings(
-    environment: Mapping[str, str], *, every: bool, out: Output, options: Mapping[str, tuple[str, Any]] = MappingProxyType({})
-) -> None:
-    """Print the settings that are set, or all of them. Secrets are hidden. ``options`` are those of the command by name, with the
-    field that each one sets and its value. Raises SettingsError."""
-    settings = from_environment(environment, **dict(options.values()))
-    given = read_sources(environment, [])
-    option_of = {field: option for option, (field, _) in options.items()}
-    rows = []
-    for item in fields(Settings):
-        name = item.metadata["name"]
-        source = option_of.get(item.name) or (given[name].source if name in given else DEFAULT)
-        if every or source != DEFAULT:
-            rows.append({"setting": name, "value": _shown(getattr(settings, item.name), item.metadata), "source": source})
-    out.print_list(("setting", "value", "source"), rows, lambda row: tuple(row.values()), to_json=lambda row: row)
+def show_settings(environment: Mapping[str, str], *, every: bool, out: Output, options: Options = MappingProxyType({})) -> None:
+    """Print the settings of the stack that runs on the data folder, else those of this environment: the ones that are set, or all of
+    them. Secrets are hidden. Raises SettingsError."""
+    settings = from_environment(environment, **{field: value for field, value in options.values() if value is not None})
+    folder, stack = settings.data_dir, lock_holder(settings.data_dir)
+    rows = _settings_of_stack(folder) if stack is not None else None
+    if rows is not None:
+        out.print_note(f"Settings of the Enginehouse that runs on the data folder {folder} (process {stack}):")
+    else:
+        reason = "no Enginehouse runs" if stack is None else "an Enginehouse that does not report its own runs"
+        out.print_note(f"Settings of this environment, as {reason} on the data folder {folder}:")
+        rows = describe_settings(settings, find_sources(environment, options))
+    shown = [row for row in rows if every or row["source"] != DEFAULT]
+    out.print_list(("setting", "value", "source"), shown, lambda row: tuple(row.values()), to_json=lambda row: row)
 
 
-def _shown(value: Any, metadata: Mapping[str, Any]) -> str:
-    if isinstance(value, bool):
-        return "1" if value else "0"
-    if value is None or value == "":
-        return ""
-    if metadata["secret"]:
-        return without_login(str(value)) if "://" in str(value) else "(hidden)"
-    return str(value)
+def _settings_of_stack(data_dir: Path) -> list[dict[str, str]] | None:
+    """What the stack on a data folder has reported; None if it is starting or of an earlier version."""
+    try:
+        rows: list[dict[str, str]] | None = json.loads((data_dir / "state.json").read_text()).get("settings")
+    except (OSError, ValueError):
+        return None
+    return rows

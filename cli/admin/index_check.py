@@ -16,6 +16,7 @@ from typing import Any, Literal
 import redis
 from rich.console import Console
 
+from cli.output import plural
 from cli.safe_text import safe_line
 from shared.documents.data_state import MESSAGES, DataState
 from shared.documents.descriptions import document_folders, read_description
@@ -60,6 +61,7 @@ ProblemKind = Literal[
     "index_unavailable",
     "unused_folder",
     "pages_lost",
+    "miscounted",
 ]
 
 
@@ -155,6 +157,13 @@ class IndexCheck:
         return left
 
     def _check_collection(self, collection: Collection) -> Iterator[IndexProblem]:
+        miscounted = self._documents.miscounted_documents(collection)
+        if miscounted:
+            message = (
+                f"{plural(len(miscounted), 'document')} of collection {collection.name} counted with a wrong status, "
+                "which a process of an older version has changed"
+            )
+            yield IndexProblem("miscounted", collection.id, message, collection, lambda: self._documents.recount(collection))
         damaged = set()
         try:
             texts = self._search_index.text_counts(collection.index)
@@ -190,6 +199,9 @@ class IndexCheck:
             counts = texts.get(document_id, NO_TEXT), vectors.get(document_id, 0)
             yield from self._check_document(collection, document_id, counts)
         for document_id in sorted((texts.keys() | vectors.keys()) - known - self._unrecorded.keys()):
+            elsewhere = self._documents.find(document_id)
+            if elsewhere is not None and elsewhere.moved_from == collection.id and elsewhere.status in IN_PROGRESS:
+                continue  # its move copies vectors from here, and removes it when it ends
             yield self._orphaned(collection, document_id, "the index contains it, but there is no such document")
 
     def _check_document(self, collection: Collection, document_id: str, counts: tuple[int, int]) -> Iterator[IndexProblem]:

@@ -21,7 +21,7 @@ from cli.local.running_stack import connect_to_stack, with_stack_chroma
 from shared.documents.index_health import is_silent, list_problems
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.packaged_files import installed_version
-from shared.redis_connection import is_outage
+from shared.redis_connection import is_outage, outage_message
 from shared.settings import Settings, is_given
 
 API_SECONDS = 5.0
@@ -53,9 +53,18 @@ def check_stack(settings: Settings, *, explicit_redis: bool) -> Iterator[Finding
     except redis.RedisError as error:
         if not is_outage(error):
             raise
-        yield Finding("redis", f"Redis does not answer ({error}).", "Start it again. `enginehouse logs redis` has its log.")
+        yield _redis_outage(error)
     if lock_holder(settings.data_dir) is not None:
         yield from _check_api(settings)
+
+
+def _redis_outage(error: redis.RedisError) -> Finding:
+    message = outage_message(error)
+    if "MISCONF" in message:
+        return Finding("redis", message, "Free space on the disk of its data. It then accepts writes again by itself.")
+    if "rejects" in message:
+        return Finding("redis", message, "Raise its limit (maxmemory), or delete jobs. It then accepts writes again by itself.")
+    return Finding("redis", message, "Start it again. `enginehouse logs redis` has its log.")
 
 
 def check_port(settings: Settings) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -18,7 +19,7 @@ from shared.jobs.queries import JobQueries
 from shared.jobs.stats import StatsReader
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.machine import machine_id
-from shared.redis_connection import PREFIX, is_outage
+from shared.redis_connection import PREFIX, is_outage, outage_message
 from shared.settings import Settings
 
 ALIVE_SECONDS = 30.0
@@ -40,7 +41,7 @@ def show_status(settings: Settings, *, explicit: bool, out: Output) -> bool:
     except redis.RedisError as error:
         if not is_outage(error):
             raise
-        status["problems"].append(f"Redis does not answer ({error}).")
+        status["problems"].append(outage_message(error))
     status["problems"] += find_problems(status)
     if out.as_json:
         out.print_json(status)
@@ -74,7 +75,7 @@ def _disk(settings: Settings) -> dict[str, Any] | None:
 
 def _read_redis(client: redis.Redis) -> dict[str, Any]:
     registry = WorkerRegistry(client)
-    stats, workers = StatsReader(client).collect(), registry.alive(ALIVE_SECONDS)
+    stats, workers = StatsReader(client).collect(), registry.count_running(registry.alive(ALIVE_SECONDS))
     memory: Any = client.info("memory")
     pauses = Pauses(client)
     paused, drained = pauses.since("queue"), pauses.since("worker")
@@ -88,6 +89,7 @@ def _read_redis(client: redis.Redis) -> dict[str, Any]:
         "started": stats.counters("workers started"),
         "workers": [
             {"worker": worker.name, "pool": worker.pool, "running": worker.running, "slots": worker.slots}
+            | {"queues": list(worker.queues)}
             | {"model": worker.model, "phase": worker.phase, "message": worker.message}
             | {"drained": _seconds(drained.get(worker.name))}
             for worker in sorted(workers, key=lambda worker: worker.name)
@@ -145,11 +147,24 @@ def find_problems(status: dict[str, Any]) -> list[str]:
         for queue in status["queues"]
         if queue["waiting"] and queue.get("paused") is not None
     ]
+    problems += list(_drained(status))
     return problems + [
         f"Model {worker['model']} failed on {worker['worker']}: {worker['message']}"
         for worker in status["workers"]
         if worker["phase"] == "failed"
     ]
+
+
+def _drained(status: dict[str, Any]) -> Iterator[str]:
+    """Queues whose jobs wait because all their workers are drained. A drain outlasts restarts, so one can be forgotten."""
+    for queue in status["queues"]:
+        serving = [worker for worker in status["workers"] if queue["queue"] in worker.get("queues", ())]
+        if queue["waiting"] and serving and all(worker["drained"] is not None for worker in serving):
+            names = sorted({worker["worker"] for worker in serving})
+            yield (
+                f"Jobs wait in queue {queue['queue']} ({queue['waiting']}), whose workers are drained: "
+                f"`enginehouse workers resume {names[0]}` lets them run."
+            )
 
 
 def _is_expected(pool: str, status: dict[str, Any]) -> bool:

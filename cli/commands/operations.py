@@ -38,10 +38,10 @@ def show_config(
     as_json: AsJson = False,
     data: Data = None,
 ) -> None:
-    """Show the settings in force and where they come from; secrets are hidden."""
+    """Show the settings of the stack on a data folder if it runs, else of this environment, and where they come from; secrets are hidden."""
     from cli.admin.configuration import show_settings
 
-    options = {} if data is None else {"--data": ("data_dir", data.resolve())}
+    options = {"--data": ("data_dir", None if data is None else data.resolve())}
     show_settings(os.environ, every=every, out=Output(as_json=as_json), options=options)
 
 

@@ -1,5 +1,6 @@
 """Subcommands that run processes: the whole stack, one worker or the API; and those that report on them or stop them."""
 
+import json
 import os
 import signal
 import sys
@@ -37,6 +38,7 @@ def up(
     """Run the whole stack in the foreground until Ctrl-C; a second Ctrl-C stops without waiting for running jobs."""
     from cli.local.guardian import run_guarded
     from cli.local.root_user import check_user
+    from cli.local.settings_report import find_sources
     from shared.prctl import die_with_parent
 
     settings = load_settings(port=port, data_dir=data, engine=engine, models_file=models_file, redis_url=redis)
@@ -49,6 +51,15 @@ def up(
     for name in model or []:
         command += ["--model", name]
     command += ["--flower-port", str(flower_port or 0), "--chroma-port", str(chroma_port or 0)]
+    options = {
+        "--port": ("port", port),
+        "--data": ("data_dir", data),
+        "--engine": ("engine", engine),
+        "--models": ("models_file", models_file),
+        "--redis": ("redis_url", redis),
+    }
+    # The supervisor finds all settings in its environment.
+    command += ["--sources", json.dumps(find_sources(os.environ, options))]
     if with_parent:
         die_with_parent(signal.SIGTERM)
     raise typer.Exit(run_guarded(command, process_environment(settings)))

@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import redis
@@ -48,6 +48,7 @@ from cli.local.redis_server import (
     redis_url,
     write_private,
 )
+from cli.local.settings_report import describe_settings
 from cli.local.supervisor import Service, ShutdownRequest, Supervisor
 from shared.audit_log import audit_log_of, command_user
 from shared.documents.data_state import MESSAGES, DataState, DataVersionError, check_folder_version
@@ -85,6 +86,7 @@ class Plan:
     chroma_port: int | None
     flower_port: int | None
     replicas: tuple[Replica, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def stop_order(self) -> tuple[tuple[str, ...], ...]:
@@ -123,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--chroma-port", type=int, default=0)
     parser.add_argument("--flower", action="store_true")
     parser.add_argument("--flower-port", type=int, default=0)
+    parser.add_argument("--sources", type=json.loads, default={}, help="where each given setting comes from, by its name")
     options = parser.parse_args(arguments)
     try:
         settings = from_environment(os.environ)
@@ -204,7 +207,7 @@ def _plan(settings: Settings, options: argparse.Namespace) -> Plan:
         settings = replace(settings, flower_url=f"http://127.0.0.1:{flower_port}")
     settings = replace(settings, embedding_socket=_embedding_socket(settings.data_dir, catalogue))
     replicas = place_models(entries, detect_gpus().read_gpus(), lambda entry: estimate_memory(entry, settings.prepared_models))
-    return Plan(settings, redis_port, chroma_port, flower_port, tuple(replicas))
+    return Plan(settings, redis_port, chroma_port, flower_port, tuple(replicas), options.sources)
 
 
 def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
@@ -361,6 +364,7 @@ def _describe(plan: Plan, pids: Mapping[str, int], guardian: int) -> dict[str, o
         "chroma": plan.settings.chroma_url,
         "flower": plan.flower_url,
         "processes": dict(pids),
+        "settings": describe_settings(plan.settings, plan.sources),
     }
 
 

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from cli.output import clock
+from cli.output import clock, plural
 from cli.remote.command import PANEL, CommandContext, Group, server_command
 
 queues = typer.Typer(cls=Group, help="List, pause and resume queues. Needs an administrator's key.")
@@ -70,7 +70,7 @@ def drain_worker(context: CommandContext, worker: WorkerArgument) -> None:
     if context.out.as_json:
         context.out.print_json(found)
     else:
-        context.out.print_note(f"{worker} drains; it runs {sum(entry['running'] for entry in found)} jobs")
+        context.out.print_note(f"{worker} drains; it runs {plural(sum(entry['running'] for entry in found), 'job')}")
 
 
 @workers.command("resume")
@@ -97,7 +97,9 @@ def _set_pause(context: CommandContext, queue: str, body: Mapping[str, Any], wha
     if context.out.as_json:
         context.out.print_json(changed)
     else:
-        context.out.print_note(f"{queue} {what}: {changed['waiting']} jobs wait in it, and its workers run {changed['running']}")
+        context.out.print_note(
+            f"{queue} {what}. Waiting in it: {plural(changed['waiting'], 'job')}; running: {changed['running']}"
+        )
 
 
 def _age(seconds: float | None) -> str:

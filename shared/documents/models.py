@@ -162,7 +162,7 @@ class Document:
     collection, from 1. ``replaces`` is the id of the ready document that this one replaced, or replaces once it is ready, or "". ``url`` is
     where the server fetched it, or ""; ``etag`` and ``last_modified`` are what the other server said about this version. ``same_text_as``
     is the id of a document that had the same words when this one became ready, or "". ``moved_from`` is the id of the collection that it was
-    in before, whose index may still have chunks of it, or "".
+    in before, whose index may still have chunks of it, or "". ``before_move`` is what it returns to if its move ends before it is indexed.
     """
 
     id: str
@@ -190,6 +190,7 @@ class Document:
     last_modified: str = ""
     same_text_as: str = ""
     moved_from: str = ""
+    before_move: Mapping[str, str] = field(default_factory=dict)
     problems: Sequence[Problem] = ()
 
     @classmethod
@@ -220,6 +221,7 @@ class Document:
             last_modified=fields.get("last_modified", ""),
             same_text_as=fields.get("same_text_as", ""),
             moved_from=fields.get("moved_from", ""),
+            before_move=json.loads(fields.get("before_move") or "{}"),
             problems=[Problem(**problem) for problem in json.loads(fields.get("problems") or "[]")],
         )
 

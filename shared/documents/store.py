@@ -492,14 +492,42 @@ class Documents:
                 pipeline.zcard(keys.with_status(collection.id, status))
             return {status: int(number) for status, number in zip(statuses, pipeline.execute(), strict=True) if number}
 
-    def _index_statuses(self, collection: Collection) -> None:
-        """List a collection's documents by their statuses, unless they are. It can be repeated."""
-        if collection.statuses_indexed:
-            return
+    def miscounted_documents(self, collection: Collection) -> list[str]:
+        """The documents that are not, or not only, listed with their own status, sorted by id. A process of an older version changes
+        statuses without these lists."""
+        if not collection.statuses_indexed:  # the next count lists them
+            return []
+        listed = set(self.document_ids(collection.id))
+        statuses = (*IN_PROGRESS, *ENDED)
+        for status in statuses:
+            listed.update(self._redis.zrange(keys.with_status(collection.id, status), 0, -1))
+        found, ids = [], sorted(listed)
+        for start in range(0, len(ids), STATUS_BATCH):
+            batch = ids[start : start + STATUS_BATCH]
+            with self._redis.pipeline(transaction=True) as pipeline:
+                for document_id in batch:
+                    pipeline.hmget(keys.document(document_id), "status", "collection_id", "delete_at")
+                    for status in statuses:
+                        pipeline.zscore(keys.with_status(collection.id, status), document_id)
+                replies = iter(pipeline.execute())
+            for document_id in batch:
+                status, home, hidden = next(replies)
+                expected = {status} if status and home == collection.id and not hidden else set()
+                if {each for each in statuses if next(replies) is not None} != expected:
+                    found.append(document_id)
+        return found
+
+    def recount(self, collection: Collection) -> None:
+        """List a collection's documents by their statuses again. Counts are too low until it returns."""
         last = ""
         while last := str(self._scripts.index_statuses(collection=collection.id, after=last, batch=STATUS_BATCH)):
             pass
         self._scripts.update_if_exists(record=f"collection:{collection.id}", changes={"statuses_indexed": 1})
+
+    def _index_statuses(self, collection: Collection) -> None:
+        """List a collection's documents by their statuses, unless they are."""
+        if not collection.statuses_indexed:
+            self.recount(collection)
 
     def rename(self, document: Document, name: str) -> Document:
         """Give a document another name in its collection and return it. It can be repeated.

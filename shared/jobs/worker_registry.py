@@ -6,15 +6,15 @@ A worker is a process that holds leases: the Celery worker itself in a pool of t
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
 import redis
 
 from shared.jobs.scripts import JobScripts
-from shared.machine import is_alive, is_stopped, machine_id, started
+from shared.machine import is_alive, is_stopped, machine_id, start_ticks, started
 from shared.redis_connection import PREFIX, redis_time_ms, time_reply_ms
 
 # Every generation request asks whether its model was ever served. A yes could only change with a lost Redis.
@@ -78,13 +78,15 @@ def this_process() -> str:
 
 @cache
 def _process_name(pid: int) -> str:
-    return f"{machine_id()} {pid} {started(pid)}"
+    return f"{machine_id()} {pid} {started(pid)} {start_ticks(pid)}"
 
 
 def is_running_here(process: str) -> bool | None:
-    """Whether a process that ``this_process`` named still runs, or None if it is on another machine."""
-    machine, pid, start = process.rsplit(" ", 2)
-    return is_alive(int(pid), float(start)) if machine == machine_id() else None
+    """Whether a process that ``this_process`` named still runs, or None if it is on another machine. Earlier versions named no ticks."""
+    machine, pid, start, *ticks = process.split(" ")
+    if machine != machine_id():
+        return None
+    return is_alive(int(pid), float(start), int(ticks[0]) if ticks else 0)
 
 
 class WorkerRegistry:
@@ -140,6 +142,13 @@ class WorkerRegistry:
             for worker in workers
             if worker.seen_at >= since and (worker.machine != machine_id() or self._runs_here(worker))
         ]
+
+    def count_running(self, workers: Sequence[Worker]) -> list[Worker]:
+        """The workers with the number of jobs that each has now, which its last heartbeat may not know yet."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            for worker in workers:
+                pipeline.scard(f"{PREFIX}worker:{worker.id}:jobs")
+            return [replace(worker, running=int(number)) for worker, number in zip(workers, pipeline.execute(), strict=True)]
 
     def _runs_here(self, worker: Worker) -> bool:
         """Whether a worker's processes on this machine run and are not stopped, as of the last ``CHECK_SECONDS``."""

@@ -13,6 +13,7 @@ import pytest
 import redis
 from pypdf import PdfWriter
 
+from cli.admin.index_check import IndexCheck, IndexProblem
 from shared.documents.descriptions import read_description
 from shared.documents.files import DocumentFiles
 from shared.documents.media_types import detect_media_type
@@ -299,7 +300,8 @@ def test_a_move_copies_vectors_and_survives_the_death_of_its_worker(library: Lib
         raise MemoryError
 
     # The worker dies once the record is moved, and the next one once the document is ready.
-    for number, step in ((1, (Indexer, "write_chunks")), (2, (SearchIndex, "remove_from_collection"))):
+    died = ((1, (Indexer, "write_chunks"), source), (2, (SearchIndex, "remove_from_collection"), target))
+    for number, step, described in died:
         dead = attempt(number)
         with monkeypatch.context() as dying:
             dying.setattr(*step, die)
@@ -309,7 +311,7 @@ def test_a_move_copies_vectors_and_survives_the_death_of_its_worker(library: Lib
         assert library.search("boiler") == [], "the index of the source has its chunks, which no search shows"
         description = read_description(library.files, document.id)
         assert description is not None
-        assert (description.collection, description.collection_id) == ("archive", target.id)
+        assert (description.collection, description.collection_id) == (described.name, described.id)
     assert library.ingest(attempt(3))["status"] == "ready"
     assert library.vectors.vectors_at(target.id, document.id, [0]) == vector
     for index, number_of_chunks in ((source.id, 0), (target.id, 1)):
@@ -318,6 +320,54 @@ def test_a_move_copies_vectors_and_survives_the_death_of_its_worker(library: Lib
     library.documents.drop_collection(source)
     raise_if_deleted(library.attempt(document), library.documents, library.settings, library.search_index)
     assert library.files.path(document.id, "original").exists(), "an old job of the document harms it not"
+
+
+def test_a_move_that_is_stopped_leaves_the_old_index_and_the_description_as_they_were(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = library.add(b"The boiler must be inspected on Mondays.", "boilers.txt")
+    source, target = library.collection, library.documents.ensure_collection("ada", "archive", MODEL)
+    moving = library.attempt(replace(document, job_id="job_move", collection_id=target.id))
+    moving.job = replace(moving.job, spec={**moving.job.spec, "moved_from": source.id})
+
+    def cancel(*arguments: object, **options: object) -> None:
+        raise AttemptStopped("cancel")
+
+    monkeypatch.setattr(Indexer, "forget_progress", cancel)
+    monkeypatch.setattr(Documents, "finish", cancel)
+    with pytest.raises(AttemptStopped):
+        library.ingest(moving)
+    for index, number_of_chunks in ((source.id, 1), (target.id, 0)):
+        assert library.vectors.count_vectors(index, document.id) == number_of_chunks
+        assert library.texts.count_chunks(index, document.id) == number_of_chunks
+    description = read_description(library.files, document.id)
+    assert description is not None
+    assert (description.collection_id, description.version) == (source.id, document.version)
+
+
+def test_a_move_whose_target_is_deleted_leaves_nothing_in_the_source(library: Library, redis_client: redis.Redis) -> None:
+    """It left hidden chunks there if no attempt of the move ran afterwards."""
+    targets = [library.documents.ensure_collection("ada", name, MODEL) for name in ("archive", "older")]
+    moved = [library.add(f"The boiler {target.name}.".encode(), f"{target.name}.txt") for target in targets]
+    for document, target in zip(moved, targets, strict=True):
+        library.documents.move(document.id, "job_move", 1, source=library.collection.id, target=target.id)
+    check = IndexCheck(redis_client, library.settings)
+
+    def problems() -> list[IndexProblem]:
+        return [problem for problem in check.find_problems() if problem.object in {document.id for document in moved}]
+
+    assert problems() == [], "they are being moved"
+    deletion = library.attempt(moved[0])
+    deletion.job = replace(deletion.job, spec={"collection_id": targets[0].id})
+    delete(deletion, library.documents, library.settings, library.search_index)
+    # An earlier version did not look there.
+    library.documents.drop_collection(targets[1])
+    library.files.remove(moved[1].id)
+    library.documents.remove(moved[1].id, targets[1].id)
+    found = problems()
+    assert [(problem.kind, problem.object) for problem in found] == [("orphaned", moved[1].id)]
+    assert check.fix_problems(found, None) == []
+    assert library.vectors.count_vectors(library.collection.id) == library.texts.count_matching(library.collection.id) == 0
 
 
 def test_a_stale_attempt_cannot_make_a_document_ready(library: Library) -> None:

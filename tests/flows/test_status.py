@@ -116,6 +116,16 @@ def test_jobs_in_a_paused_queue_are_a_problem() -> None:
     assert problem.startswith("Queue cpu is paused, and jobs wait in it (2):")
 
 
+def test_jobs_whose_workers_are_all_drained_are_a_problem() -> None:
+    """A drain outlasts restarts, so it can be forgotten."""
+    queues = [{"queue": "io", "waiting": 2, "oldest": 5.0, "paused": None}]
+    worker = {"worker": "io@host", "pool": "io", "queues": ["io"], "phase": "ready", "drained": 1.0}
+    status = {"redis": {}, "started": {}, "processes": [], "queues": queues, "workers": [worker]}
+    [problem] = find_problems(status)
+    assert "`enginehouse workers resume io@host`" in problem
+    assert find_problems({**status, "workers": [worker, {**worker, "drained": None}]}) == []
+
+
 def test_a_stopped_engine_is_reported_at_once(own: Stack) -> None:
     wait_until(lambda: own.client.get("/health/ready").status_code == 200, "the stack is ready")
     engine = find_engine(own.pid("gpu0"))

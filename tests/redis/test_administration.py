@@ -232,6 +232,15 @@ def test_a_drained_worker_claims_nothing_and_its_model_is_loaded_elsewhere(
     assert http.put("/admin/workers/none@host", json={"drained": True}).status_code == 404
 
 
+def test_the_running_jobs_of_a_worker_are_counted_at_once(system: JobSystem, http: FlaskClient, worker: Worker) -> None:
+    """An operator stops a drained worker that runs nothing. A job claimed just before the drain was missing until the next heartbeat."""
+    WorkerRegistry(system.client).heartbeat(worker)
+    submit(system)
+    assert isinstance(claim(system, worker.id), Job)
+    [entry] = http.put(f"/admin/workers/{worker.name}", json={"drained": True}).json["data"]
+    assert (entry["running"], worker.running) == (1, 0)
+
+
 def test_workers_say_what_they_are_and_since_when(system: JobSystem, http: FlaskClient, worker: Worker) -> None:
     WorkerRegistry(system.client).heartbeat(worker)
     [entry] = http.get("/admin/workers").json["data"]

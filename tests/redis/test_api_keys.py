@@ -21,12 +21,13 @@ from api import auth, event_stream
 from api.app import create_app
 from api.audit import ACTIONS
 from api.openapi.operation import Operation
-from cli.admin.api_keys import change_key, key_options, parse_expiry, rotate_key, show_key
+from cli.admin.api_keys import change_key, create_key, key_options, parse_expiry, rotate_key, show_key
 from cli.admin.audit import audited
 from cli.errors import CommandError
 from cli.output import Output
 from shared.audit_log import OLD_FILES, Actor, AuditLog
 from shared.errors import Conflict, InvalidValue, NotFound, SettingsError
+from shared.owners.closed_marker import ClosedMarker
 from shared.owners.keys_file import read_keys_file
 from shared.owners.limits import KeyLimits
 from shared.owners.scripts import OwnerScripts
@@ -379,6 +380,22 @@ def test_the_command_changes_shows_and_rotates(
 
 
 # The audit log
+
+
+def test_a_key_after_the_loss_of_redis_is_not_called_the_first(
+    redis_client: redis.Redis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marker = ClosedMarker(tmp_path)
+
+    def note() -> str:
+        create_key(redis_client, marker, "ada", owner="", admin=False, requests_per_second=None, out=Output(as_json=True))
+        return capsys.readouterr().err
+
+    assert "This is the first key" in note()
+    assert note() == ""
+    redis_client.flushdb()
+    assert "were lost with its data" in note()
+    assert note() == ""
 
 
 @pytest.fixture

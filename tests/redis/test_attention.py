@@ -25,6 +25,7 @@ from shared.rights import SEARCH
 from shared.settings import OWNER_LIMITS, Settings
 from shared.webhooks.endpoints import DISABLED_BY_OWNER, Endpoints
 from tests.conftest import Clock, JobSystem
+from workers.runtime.worker_runtime import describe_process
 
 NOTHING = dict.fromkeys(OWNER_LIMITS, 0)
 
@@ -87,6 +88,10 @@ def test_queues_dead_letters_and_the_disk_are_for_administrators(
 ) -> None:
     job = now.submitter.submit_job(Submission(kind="search", queue="io", spec={}, owner="ada")).id
     assert found(client)["queue_without_worker"]["subject"] == {"object": "queue", "id": "io"}
+    WorkerRegistry(redis_client).heartbeat(describe_process("io@host", pool="io", queues=("io",), slots=1))
+    assert found(client) == {}
+    Pauses(redis_client).pause("worker", "io@host")
+    assert found(client)["queue_drained"]["message"] == "All workers of the queue io, in which a job waits, are drained."
     Pauses(redis_client).pause("queue", "io")
     assert found(client)["queue_paused"]["message"] == "The queue io is paused while a job waits in it."
     services: Any = client.application.extensions["enginehouse"]

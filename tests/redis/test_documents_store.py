@@ -146,6 +146,22 @@ def test_documents_are_counted_and_listed_by_status(timed: Documents, redis_clie
     assert timed.count_by_status(collection) == {}
 
 
+def test_counts_are_mended_after_an_older_process_changed_statuses(documents: Documents, redis_client: "redis.Redis") -> None:
+    """A rolling upgrade has such processes: they write a status, but not the lists by status."""
+    collection = documents.ensure_collection("ada", "counted", MODEL)
+    ids = [enter(documents, collection, f"{number}.txt", f"{number:064}").id for number in range(4)]
+    assert documents.miscounted_documents(collection) == []
+    redis_client.hset(f"eh:document:{ids[0]}", "status", "ready")
+    redis_client.delete(f"eh:document:{ids[1]}")
+    redis_client.zrem(f"eh:collection:{collection.id}:documents", ids[1])
+    redis_client.hset(f"eh:document:{ids[2]}", "delete_at", "1")
+    assert documents.count_by_status(collection) == {"uploaded": 4}
+    assert documents.miscounted_documents(collection) == sorted(ids[:3])
+    documents.recount(collection)
+    assert documents.count_by_status(collection) == {"uploaded": 1, "ready": 1}
+    assert documents.miscounted_documents(collection) == []
+
+
 def test_a_renamed_document_is_found_by_its_new_name_alone(documents: Documents, collection: Collection) -> None:
     document, other = enter(documents, collection, "a.txt", "1" * 64), enter(documents, collection, "b.txt", "2" * 64)
     with pytest.raises(Conflict, match="is being read"):

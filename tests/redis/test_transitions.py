@@ -11,6 +11,7 @@ from shared.jobs.scripts import JobScripts
 from shared.jobs.submission import JobSubmitter, Submission
 from shared.jobs.transitions import Event
 from shared.jobs.worker_registry import WorkerRegistry, is_running_here, this_process
+from shared.machine import HAS_PROC
 from shared.redis_connection import PREFIX
 from shared.sessions.store import Sessions
 from shared.settings import Settings
@@ -349,6 +350,16 @@ def test_a_worker_name_has_one_holder(system: JobSystem, monkeypatch: pytest.Mon
     assert registry.hold_name("gpu0@host", 0) == ""
     monkeypatch.undo()
     wait_until(lambda: registry.hold_name("gpu0@host", 60) == "", "it was given up")
+
+
+@pytest.mark.skipif(not HAS_PROC, reason="needs the /proc of Linux")
+def test_a_holder_is_recognised_after_the_clock_was_set() -> None:
+    """A worker that started after the clock was set took the one that runs for dead, and requeued its jobs."""
+    machine, pid, start, ticks = this_process().split(" ")
+    earlier = float(start) - 3600
+    assert is_running_here(f"{machine} {pid} {earlier} {ticks}") is True
+    assert is_running_here(f"{machine} {pid} {start} {int(ticks) + 1}") is False, "another process with the same id"
+    assert is_running_here(f"{machine} {pid} {start}") is True, "named by an earlier version"
 
 
 def test_a_renewal_that_comes_after_the_end_of_its_own_attempt_reports_no_loss(system: JobSystem) -> None:

@@ -5,7 +5,7 @@ import logging
 import pytest
 import redis
 
-from shared.redis_connection import is_outage
+from shared.redis_connection import is_outage, outage_message
 from tests.unit.runtime_fakes import ManualClock
 from workers.runtime.outage import OutageLog, retry_through_outage
 
@@ -94,3 +94,10 @@ def test_an_error_that_may_pass_is_an_outage(error: redis.RedisError) -> None:
 @pytest.mark.parametrize("message", ["WRONGTYPE Operation against a key", "BUSYGROUP Consumer Group name already exists"])
 def test_a_wrong_command_is_not_an_outage(message: str) -> None:
     assert not is_outage(redis.ResponseError(message))
+
+
+def test_a_full_redis_is_not_called_silent() -> None:
+    full = redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device")
+    assert outage_message(full).startswith("Redis rejects writes (MISCONF")
+    assert outage_message(redis.OutOfMemoryError("command not allowed")).startswith("Redis rejects writes")
+    assert outage_message(redis.ConnectionError("refused")) == "Redis does not answer (refused)."

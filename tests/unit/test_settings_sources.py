@@ -1,12 +1,15 @@
 """Settings come from the environment, from files of secrets, and from a file of settings."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cli.admin.configuration import show_settings
+from cli.local.data_folder_lock import data_folder_locked
 from cli.local.process_commands import environment_of
+from cli.local.settings_report import describe_settings, find_sources
 from cli.output import Output
 from shared.errors import SettingsError
 from shared.settings import from_environment, is_given
@@ -46,6 +49,35 @@ def test_secrets_are_read_from_files_and_not_shown(
     child = environment_of(settings)
     assert child["ENGINEHOUSE_METRICS_TOKEN"] == TOKEN
     assert "ENGINEHOUSE_METRICS_TOKEN_FILE" not in child
+
+
+def test_the_settings_of_a_running_stack_precede_those_of_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The shell of an operator is rarely the one that started the stack."""
+    options = {"--data": ("data_dir", tmp_path), "--port": ("port", None)}
+    started = {"ENGINEHOUSE_METRICS_TOKEN": TOKEN, "ENGINEHOUSE_DRAIN_SECONDS": "7"}
+    settings = replace(from_environment(started, data_dir=tmp_path), redis_url="redis://:hush@127.0.0.1:7/0")
+    rows = describe_settings(settings, find_sources(started, options))
+
+    def shown(*, every: bool = False) -> tuple[dict[str, tuple[str, str]], str]:
+        show_settings({"ENGINEHOUSE_PORT": "7000"}, every=every, out=Output(as_json=True), options=options)
+        printed = capsys.readouterr()
+        return {row["setting"]: (row["value"], row["source"]) for row in json.loads(printed.out)}, printed.err
+
+    with data_folder_locked(tmp_path, guardian=4711):
+        found, note = shown()
+        assert (found["ENGINEHOUSE_PORT"], "does not report its own" in note) == (("7000", "environment"), True)
+        (tmp_path / "state.json").write_text(json.dumps({"settings": rows}))
+        found, note = shown()
+        assert found == {
+            "ENGINEHOUSE_DATA": (str(tmp_path), "--data"),
+            "REDIS_URL": ("redis://127.0.0.1:7/0", "enginehouse up"),
+            "ENGINEHOUSE_METRICS_TOKEN": ("(hidden)", "environment"),
+            "ENGINEHOUSE_DRAIN_SECONDS": ("7.0", "environment"),
+        }
+        assert "process 4711" in note
+        assert shown(every=True)[0]["ENGINEHOUSE_PORT"] == ("5000", "default")
+    found, note = shown()
+    assert (found["ENGINEHOUSE_PORT"], "no Enginehouse runs" in note) == (("7000", "environment"), True)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from shared.settings import Settings
 from shared.tracing import span
 from workers.cpu.cpu_slots import machine_cpu_slots
 from workers.cpu.indexer import Indexer, read_parsed_pages
-from workers.cpu.move import move, source_vectors
+from workers.cpu.move import describe_in, move, source_vectors
 from workers.cpu.ocr.installation import LANGUAGES_SETTING
 from workers.cpu.ocr.ocr_pages import OcrPages, OcrSettings
 from workers.cpu.ocr.recognizer import OcrLimits
@@ -62,10 +62,10 @@ def ingest(
     try:
         document = documents.get(attempt.job.owner, document_id, hidden=True)
     except NotFound:
-        _remove_traces(document_id, collection_id, settings, search_index)
+        _remove_traces(attempt, collection_id, settings, search_index)
         raise AttemptStopped("cancel") from None
     if "moved_from" in attempt.spec:
-        document = move(attempt, document, documents, DocumentFiles(settings.documents_dir))
+        document = move(attempt, document, documents)
     ingestion = _Ingestion(attempt, document, documents, settings, embedders, search_index, must_give_way)
     if document.status == "ready":  # an earlier attempt finished the work and died before it could end the job
         ingestion.leave_source()
@@ -83,7 +83,7 @@ def raise_if_deleted(attempt: AttemptHandle, documents: Documents, settings: Set
         collection_id = documents.get(attempt.job.owner, document_id, hidden=True).collection_id
         documents.collection_by_id(collection_id, hidden=True)
     except NotFound:
-        _remove_traces(document_id, collection_id, settings, search_index)
+        _remove_traces(attempt, collection_id, settings, search_index)
         raise AttemptStopped("cancel") from None
 
 
@@ -139,7 +139,9 @@ class _Ingestion:
         except DocumentRejected as rejected:
             if password:
                 self._passwords.forget(self._document.id)
-            if rejected.code not in ("superseded", "replaced"):
+            if self._document.before_move.get("status") == "ready" and rejected.code not in ("superseded", "replaced"):
+                self._give_up_move()
+            elif rejected.code not in ("superseded", "replaced"):
                 self._require_current(self._finish(_status(rejected.code), rejected.message))
                 if self._document.media_type == UNSUPPORTED:  # no retry can read it, so it need not wait for one
                     self._files.path(self._document.id, "original").unlink(missing_ok=True)
@@ -182,11 +184,22 @@ class _Ingestion:
         """Remove what the index has of a document that will not become ready. What was parsed stays, for a retry."""
         if self._documents.statuses([self._document.id]).get(self._document.id) == "ready":
             return
+        if self._document.before_move:
+            self._give_up_move()
+            return
         try:
-            self.leave_source()
             self._search_index.remove_from_collection(self._document.collection_id, self._document.id)
         except IndexUnavailable as error:
             logger.warning("document %s: its vectors stay, as %s", self._document.id, error.message)
+
+    def _give_up_move(self) -> None:
+        """Remove what the move has written. The end of the job then returns the document to the collection whose index still has it."""
+        document, before = self._document, self._document.before_move
+        try:
+            self._search_index.remove_from_collection(document.collection_id, document.id)
+        except IndexUnavailable as error:
+            logger.warning("document %s: what its move has indexed stays, as %s", document.id, error.message)
+        describe_in(document.moved_from, int(before["version"]), document, self._documents, self._files)
 
     def _indexer(self) -> Indexer:
         """Indexer for the collection's current index. Raises DocumentRejected if this worker lacks its embedding model."""
@@ -215,6 +228,8 @@ class _Ingestion:
         with self._step("embedding"):
             indexer.embed_chunks(document, chunks, self._check_fence, self._on_batch)
         with self._step("indexing"):
+            if document.before_move:
+                describe_in(document.collection_id, document.version, document, self._documents, self._files)
             indexer.store_text(document, stale_vectors_from=chunks if self._attempt.job.attempt > 1 else None)
         return chunks
 
@@ -361,16 +376,17 @@ class _Ingestion:
             raise DocumentRejected("Another attempt is working on the document.", code="superseded")
 
     def _raise_deleted(self) -> NoReturn:
-        self.leave_source()
-        _remove_traces(self._document.id, self._document.collection_id, self._settings, self._search_index)
+        _remove_traces(self._attempt, self._document.collection_id, self._settings, self._search_index)
         # The document was deleted on purpose, so its job is cancelled and has not failed.
         raise AttemptStopped("cancel")
 
 
-def _remove_traces(document_id: str, collection_id: str, settings: Settings, search_index: SearchIndex) -> None:
-    """Remove what an attempt may have written after its document was deleted."""
+def _remove_traces(attempt: AttemptHandle, collection_id: str, settings: Settings, search_index: SearchIndex) -> None:
+    """Remove what an attempt may have written after its document was deleted, and what the collection has that it was moved from."""
+    document_id = attempt.spec["document_id"]
     DocumentFiles(settings.documents_dir).remove(document_id)
-    search_index.remove_from_collection(collection_id, document_id)
+    for each in {collection_id, attempt.spec.get("moved_from", "")} - {""}:
+        search_index.remove_from_collection(each, document_id)
 
 
 def _status(code: str) -> Status:

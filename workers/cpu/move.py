@@ -1,7 +1,8 @@
 """The beginning of a move: the document's record goes to another collection, and its ingest job then indexes it there.
 
 The record is moved in one step, so a worker that dies leaves the document in exactly one collection, and the next attempt continues. The
-old index keeps the chunks until the document is ready again: no search shows them, and vectors are copied from them.
+old index keeps the chunks until the document is ready again: no search shows them, and vectors are copied from them. So a document whose
+move is cancelled, or fails, can return: the transition that ends the job puts its record back.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from workers.index.search_index import SearchIndex
 from workers.runtime.attempt import AttemptHandle, AttemptStopped
 
 
-def move(attempt: AttemptHandle, document: Document, documents: Documents, files: DocumentFiles) -> Document:
+def move(attempt: AttemptHandle, document: Document, documents: Documents) -> Document:
     """Move the document from ``spec["moved_from"]`` into ``spec["collection_id"]`` and return it.
 
     An earlier attempt may have done it. Raises DocumentRejected, with the document where it was, and AttemptStopped (``cancel``) if the
@@ -39,17 +40,18 @@ def move(attempt: AttemptHandle, document: Document, documents: Documents, files
         raise DocumentRejected(error.message, code=error.code)
     if outcome == "gone":
         raise AttemptStopped("cancel")
-    moved = documents.get(document.owner, document.id, hidden=True)
-    _describe(moved, documents, files)
-    return moved
+    return documents.get(document.owner, document.id, hidden=True)
 
 
-def _describe(document: Document, documents: Documents, files: DocumentFiles) -> None:
-    """Let the document's folder say that it is in its collection, from which its record can be made again."""
+def describe_in(collection_id: str, version: int, document: Document, documents: Documents, files: DocumentFiles) -> None:
+    """Let the document's folder say in which collection it is, and as which version, so that its record can be made again there."""
     description = read_description(files, document.id)
-    if description is None or description.collection_id == document.collection_id:
+    if description is None or description.collection_id == collection_id:
         return
-    collection = documents.collection_by_id(document.collection_id, hidden=True)
+    try:
+        collection = documents.collection_by_id(collection_id, hidden=True)
+    except NotFound:
+        return
     # It names an index of the other collection.
     files.path(document.id, "indexed.json").unlink(missing_ok=True)
     write_description(
@@ -66,7 +68,7 @@ def _describe(document: Document, documents: Documents, files: DocumentFiles) ->
             title=collection.title,
             ocr_languages=list(collection.ocr_languages),
             name=document.name,
-            version=document.version,
+            version=version,
         ),
     )
 

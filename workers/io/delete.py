@@ -57,6 +57,9 @@ def delete(attempt: AttemptHandle, documents: Documents, settings: Settings, sea
     # still find the ids whose files it has to remove. Nobody can see the records, as their collection has no name.
     for member_id in documents.document_ids(collection_id):
         attempt.raise_if_stopped()
+        member = documents.find(member_id)
+        if member is not None and member.moved_from and member.moved_from != collection_id:  # its move may have been cut off
+            search_index.remove_from_collection(member.moved_from, member_id)
         files.remove(member_id)
         documents.remove(member_id, collection_id)
         done += 1

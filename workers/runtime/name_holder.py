@@ -49,7 +49,7 @@ class NameHolder:
                 return ""
             running = is_running_here(holder)
             if running or clock() > latest:
-                machine, pid, _ = holder.rsplit(" ", 2)
+                machine, pid, *_ = holder.split(" ")
                 where = f"process {pid}" if running else f"process {pid} of machine {machine}"
                 return f"Another worker named {self._name} runs ({where}). Start this one with another number, or stop the other one."
             replaces = holder if running is False else ""

@@ -38,7 +38,7 @@ class Account(ResponseModel):
 
 AttentionCode = Literal[
     "jobs_failing", "limit_nearly_used", "collection_to_reindex", "webhook_disabled", "deliveries_failing",
-    "disk_full", "data_warning", "dead_letters", "queue_paused", "queue_without_worker", "model_failed", "gpu_memory_full", "gpu_error",
+    "disk_full", "data_warning", "dead_letters", "queue_paused", "queue_without_worker", "queue_drained", "model_failed", "gpu_memory_full", "gpu_error",
 ]  # fmt: skip
 
 

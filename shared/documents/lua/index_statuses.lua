@@ -1,13 +1,16 @@
--- index_statuses: enter documents of a collection that an older Enginehouse has written among those with their status, a limited number at
--- a time.
+-- index_statuses: list the documents of a collection by their statuses again, as an older Enginehouse may have written them, a limited
+-- number at a time.
 -- Uses: document
 -- Flags: allow-oom
 -- Arguments: collection, after, batch:number
---   after is the last document of the call before, or empty.
+--   after is the last document of the call before, or empty, which empties the lists first.
 -- Keys: collection:<id>:documents and status; document:<id> of up to `batch` documents
 -- Returns the last document that was entered, or '' when no more follow.
--- Promise: a document that is written meanwhile is entered with its newer status.
+-- Promise: a document that is written meanwhile is entered with its newer status. It can be repeated at any time.
 
+if after == '' then
+  for _, status in ipairs(STATUSES) do redis.call('DEL', status_key(collection, status)) end
+end
 local first = after == '' and '-' or '(' .. after
 local ids = redis.call('ZRANGEBYLEX', collection_key(collection) .. ':documents', first, '+', 'LIMIT', 0, batch)
 for _, id in ipairs(ids) do

@@ -43,4 +43,5 @@ if digest then
 end
 redis.call('HSET', current_key, document.name, id)
 write_document_as(id, attempt, changes)
+redis.call('HDEL', document_key(id), 'before_move')
 return 'ok'

@@ -6,6 +6,9 @@
 -- Statuses of a document whose job has not reported a final one.
 local IN_PROGRESS = { uploaded = true, parsing = true, chunking = true, embedding = true, indexing = true }
 
+local STATUSES = { 'uploaded', 'parsing', 'chunking', 'embedding', 'indexing', 'ready', 'empty', 'needs_ocr', 'encrypted', 'unsupported',
+  'too_large', 'failed', 'replaced' }
+
 -- Documents that are hidden and can be restored, by the time in milliseconds until which that is so.
 local DELETED_DOCUMENTS = PREFIX .. 'document:deleted'
 
@@ -97,10 +100,49 @@ local function forget_deletion(id, owner, name)
   redis.call('ZREM', DELETED_COLLECTIONS, id)
 end
 
--- Fail a document whose job has ended without reporting a final status.
+-- Return a document, whose move has ended before it was indexed, to the collection that it came from, as it was. Returns nil, or why it
+-- stays where it is.
+local function undo_move(id)
+  local document = document_fields(id, 'moved_from', 'before_move', 'collection_id', 'delete_at', 'status', 'name', 'sha256', 'file_id',
+    'text_sha256')
+  local source, before = document.moved_from, cjson.decode(document.before_move)
+  local from, to = collection_key(document.collection_id), collection_key(source)
+  if document.delete_at then return 'it is being deleted' end
+  if not collection_exists(source) or redis.call('HEXISTS', to, 'delete_at') == 1 then return 'its collection was deleted' end
+  local collection = hash_fields(to, 'name', 'index', 'next_index')
+  if before.status == 'ready' and ((collection.index or '') ~= before.index or (collection.next_index or '') ~= '') then
+    return 'its collection, ' .. collection.name .. ', was or is being reindexed without it'
+  end
+  local indexes = { sha256 = document.sha256, latest = document.name, current = document.name, files = document.file_id or nil }
+  for index, field in pairs(indexes) do
+    local other = other_holder(id, source, index, field)
+    if other then return 'document ' .. other .. ' of its collection, ' .. collection.name .. ', has its name or its bytes' end
+  end
+  forget_names(id, document.collection_id)
+  redis.call('ZREM', from .. ':documents', id)
+  index_status(id, document.collection_id, document.status, nil)
+  redis.call('ZADD', to .. ':documents', 0, id)
+  index_status(id, source, nil, before.status)
+  if before.status ~= 'ready' then indexes.current = nil end
+  indexes.latest = nil
+  for index, field in pairs(indexes) do redis.call('HSET', to .. ':' .. index, field, id) end
+  redis.call('HSETNX', to .. ':latest', document.name, id)
+  if before.status == 'ready' and document.text_sha256 then redis.call('HSETNX', to .. ':texts', document.text_sha256, id) end
+  redis.call('HSET', document_key(id), 'collection_id', source, 'collection', collection.name, 'status', before.status,
+    'reason', before.reason, 'version', before.version, 'replaces', before.replaces, 'same_text_as', before.same_text_as,
+    'job_id', before.job_id, 'attempt', before.attempt, 'moved_from', document.collection_id, 'updated_at', timestamp)
+  redis.call('HDEL', document_key(id), 'before_move')
+end
+
+-- Fail a document whose job has ended without reporting a final status; one that it was moving returns to its collection.
 local function fail_document(id, job, reason)
-  local document = document_fields(id, 'job_id', 'status')
+  local document = document_fields(id, 'job_id', 'status', 'before_move')
   if document.job_id ~= job or not IN_PROGRESS[document.status] then return end
+  if is_set(document.before_move) then
+    local problem = undo_move(id)
+    if not problem then return end
+    reason = reason .. ' It cannot return from its move, as ' .. problem .. ': retry the job, or move it.'
+  end
   index_new_status(id, 'failed')
   redis.call('HSET', document_key(id), 'status', 'failed', 'reason', reason, 'updated_at', timestamp)
   count('documents failed')
