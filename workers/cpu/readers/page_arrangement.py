@@ -57,7 +57,7 @@ class _CharacterBoxes:
 def _without_conversions(function: Any) -> Any:
     """A function of pdfium that returns an int, without the bindings' conversions of arguments, which take half of the time of a short call.
     Its pointers are those of ``ctypes.byref``."""
-    return _RETURNS_INT(ctypes.cast(function, ctypes.c_void_p).value)
+    return _RETURNS_INT(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 
 def _has_sparse_lines(boxes: _CharacterBoxes, text: str) -> bool:

@@ -135,7 +135,8 @@ def arrange(text: str, segments: Sequence[Segment], find_rules: Callable[[], Seq
     if all(len(row.segments) == 1 for row in rows):
         return None
     rules = find_rules()
-    rows = _join_cells(rows, [rule for rule in rules if rule.is_vertical])
+    verticals = [rule for rule in rules if rule.is_vertical]
+    rows = _join_cells(rows, verticals) if verticals else rows
     pieces: list[Piece] = []
     done = position = 0
     while position < len(rows):
@@ -144,8 +145,10 @@ def arrange(text: str, segments: Sequence[Segment], find_rules: Callable[[], Seq
         if _are_columns(text, run, columns):
             block = list(_column_pieces(text, run, columns))
         elif len(rows[position].segments) > 1:
-            grid, grid_columns = _run(rows, position, any_order=True)
-            records = _ruled_records(grid, grid_columns, rules)
+            records: list[list[Segment]] = []
+            if len(verticals) < len(rules):
+                grid, grid_columns = _run(rows, position, any_order=True)
+                records = _ruled_records(grid, grid_columns, rules)
             if records:
                 run, columns = grid, grid_columns
             else:
