@@ -136,7 +136,7 @@ class InProcessIndex:
         )
         return [{"document": passage.document, "page": passage.page, "text": passage.text} for passage in outcome.passages]
 
-    def ready_names(self, ids: set[str]) -> dict[str, str]:
+    def ready_names(self, ids: set[str], collection: str) -> dict[str, str]:
         return {name: name for name in ids}
 
     def for_model(self, name: str) -> "InProcessIndex":
