@@ -6,7 +6,7 @@ The first run downloads the manuals and indexes them, which takes some minutes; 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.figures import figure, percentile
 from benchmarks.retrieval.in_process import Chunks, InProcessIndex, Variant, peers
 from benchmarks.retrieval.indexed import connected, index_files
-from benchmarks.retrieval.manuals import digest, fetch_manuals, manuals_collection
+from benchmarks.retrieval.manuals import fetch_manuals, manuals_collection
 from benchmarks.retrieval.peers import PEERS, PeerIndex
 from benchmarks.retrieval.public_sets import (
     PUBLIC_SETS,
@@ -23,7 +23,7 @@ from benchmarks.retrieval.public_sets import (
     read_public_set,
     write_documents,
 )
-from benchmarks.retrieval.twin import choose_pages, make_twins, questions_about, shares_kept
+from benchmarks.retrieval.twin import Twin, make_twin, shares_kept
 from benchmarks.retrieval.vector_cache import VectorCache, export_texts, import_vectors
 from cli.remote.evaluation.metrics import DEPTH, measures, rank_hits
 from cli.remote.evaluation.questions import Question, read_questions
@@ -55,7 +55,9 @@ def main() -> None:
     )
     arguments.add_argument("--manuals", nargs="+", metavar="NAME", help="only these manuals and the questions about them")
     arguments.add_argument(
-        "--in-process", action="store_true", help="compare variants of the index in this process, without a stack"
+        "--in-process",
+        action="store_true",
+        help="compare variants of the index in this process, without a stack; with --ocr, only text and pictures",
     )
     arguments.add_argument("--export", type=Path, metavar="TEXTS.json.gz", help="write the texts without vectors, and stop")
     arguments.add_argument("--import", type=Path, nargs="+", dest="imported", metavar="FILE", help="the texts, and their vectors")
@@ -74,6 +76,9 @@ def main() -> None:
         cache = VectorCache(folder / "in-process" / "vectors.npz")
         if options.imported:
             import_vectors(cache, options.imported[0], options.imported[1:])
+        if options.ocr:
+            measure_twin_in_process(files, questions, folder / "in-process", cache, options.ocr)
+            return
         compare_in_process(files, questions, folder / "in-process", cache, options.export)
         return
     with connected(folder / "stack", options.url, options.reranker) as client:
@@ -200,21 +205,39 @@ def measure_twin(
     client: Client, files: Sequence[Path], questions: Sequence[Question], chunk_tokens: int, count: int, folder: Path
 ) -> None:
     """What share of the recall remains when the pages with the answers are pictures."""
-    questions = [question for question in questions if not question.history]
-    pages = choose_pages(questions, count)
-    chosen = questions_about(questions, pages)
-    # Named after the pages, as a later run with other manuals or another count has other pictures.
-    name = f"{count}-{digest(sorted(path.name for path in files), sorted((name, sorted(numbers)) for name, numbers in pages.items()))}"
-    collection = f"twin-{name}-{chunk_tokens}"
+    twin = make_twin(files, questions, count, folder)
+    collections = {"text": manuals_collection(files, chunk_tokens), "pictures": f"twin-{twin.name}-{chunk_tokens}"}
     start = time.perf_counter()
-    index_files(client, collection, make_twins(files, pages, folder / name), chunk_tokens)
-    about = {"pictures": sum(map(len, pages.values())), "questions": len(chosen)}
-    figure("retrieval.twin_indexing_seconds", time.perf_counter() - start, "s", **about)
+    index_files(client, collections["pictures"], twin.files, chunk_tokens)
+    figure("retrieval.twin_indexing_seconds", time.perf_counter() - start, "s", pictures=twin.pictures)
+    compare_twin(twin, {name: lambda mode, found=found: searcher(client, found, mode) for name, found in collections.items()})
+
+
+def measure_twin_in_process(
+    files: Sequence[Path], questions: Sequence[Question], folder: Path, cache: VectorCache, count: int
+) -> None:
+    """The same without a stack, which embeds only the passages that differ."""
+    twin = make_twin(files, questions, count, folder / "twins")
+    sources = {"text": (files, folder), "pictures": (twin.files, folder / f"twin-{twin.name}")}
+    indexes = {
+        name: InProcessIndex(Chunks(VARIANTS[0], paths, place, cache), place / "text-index", cache)
+        for name, (paths, place) in sources.items()
+    }
+    compare_twin(
+        twin,
+        {name: lambda mode, found=found: lambda query: found.search(query, mode) for name, found in indexes.items()},
+        in_process=True,
+    )
+
+
+def compare_twin(twin: Twin, searches: Mapping[str, Callable[[Any], Search]], **about: Any) -> None:
+    """Print the figures of both, and what share of those for text pictures keep. ``searches`` are by ``text`` and ``pictures``, and then by mode."""
+    about |= {"pictures": twin.pictures, "questions": len(twin.questions)}
     for mode in MODES:
         values = {}
-        for name, source in (("text", manuals_collection(files, chunk_tokens)), ("pictures", collection)):
-            search = searcher(client, source, mode)
-            values[name] = measures([rank_hits(search(question.question), question) for question in chosen])
+        for name, search_in in searches.items():
+            search = search_in(mode)
+            values[name] = measures([rank_hits(search(question.question), question) for question in twin.questions])
             print_measures(values[name], mode=mode, pages_as=name, **about)
         for measure, share in shares_kept(**values).items():
             figure(f"retrieval.kept_{measure}", share, "pictures / text", mode=mode, **about)

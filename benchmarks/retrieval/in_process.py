@@ -6,7 +6,7 @@ sandbox, vectors come from a cache, and the nearest ones are found exactly inste
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,16 @@ from shared.documents.media_types import PDF
 from shared.documents.models import Collection
 from shared.documents.text_index import DocumentAttributes, TextIndex
 from workers.cpu.chunking import Chunk, chunk_pages
+from workers.cpu.ocr.ocr_pages import merge, needs_ocr
+from workers.cpu.ocr.recognizer import OcrLimits, OcrResult, PageRequest, recognize_pages
 from workers.cpu.parsing.parser import Page
 from workers.cpu.readers.pdf import PdfiumReader
 from workers.cpu.readers.text_builder import clean_text
 from workers.cpu.repeated_lines import RepeatedLines
 from workers.index.search_index import SearchResult
 from workers.io.search import SearchQuery, search_passages
+
+OCR_LIMITS = OcrLimits(page_seconds=600, memory_bytes=2 << 30, max_picture_pixels=100_000_000, max_page_characters=1_000_000)
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,32 @@ def read_pages(path: Path, variant: Variant) -> list[Page]:
     for number in range(1, reader.pages + 1):
         content = reader.read_page(number)
         headings = content.headings if variant.outline else []
-        pages.append(Page(number=number, text=clean_text(content.text), headings=headings))
+        pages.append(Page(number=number, text=clean_text(content.text), images=content.images, headings=headings))
+    if any(map(needs_ocr, pages)):
+        pages = read_pictures(path, pages)
     if not variant.layout:
         return pages
     repeated = RepeatedLines()
     for page in pages:
         repeated.count(page.number, page.text)
     return [repeated.remove(page) for page in pages]
+
+
+def read_pictures(path: Path, pages: Sequence[Page]) -> list[Page]:
+    """The pages, with those that are pictures read by OCR. What was read is kept beside the file, so a later run continues."""
+    stored = path.with_suffix(".ocr.jsonl")
+    lines = stored.read_text(encoding="utf-8").splitlines() if stored.exists() else []
+    found = {result.number: result for result in (OcrResult(**json.loads(line)) for line in lines)}
+    missing = [PageRequest(page.number) for page in pages if needs_ocr(page) and page.number not in found]
+    with stored.open("a", encoding="utf-8") as target:
+
+        def keep(result: OcrResult) -> None:
+            found[result.number] = result
+            target.write(json.dumps(asdict(result)) + "\n")
+            target.flush()
+
+        recognize_pages(path, PDF, missing, "rapidocr", (), OCR_LIMITS, keep)
+    return [merge(page, found[page.number]) if page.number in found else page for page in pages]
 
 
 class Chunks:
@@ -113,7 +136,7 @@ class InProcessIndex:
         )
         return [{"document": passage.document, "page": passage.page, "text": passage.text} for passage in outcome.passages]
 
-    def ready_names(self, ids: set[str]) -> dict[str, str]:
+    def ready_names(self, ids: set[str], collection: str) -> dict[str, str]:
         return {name: name for name in ids}
 
     def for_model(self, name: str) -> "InProcessIndex":

@@ -2,11 +2,13 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pypdfium2
 
+from benchmarks.retrieval.manuals import digest
 from cli.remote.evaluation.questions import Question
 
 PIXELS_PER_INCH = 150
@@ -22,6 +24,24 @@ def choose_pages(questions: Sequence[Question], count: int) -> dict[str, set[int
     for document, page in chosen:
         pages.setdefault(document, set()).add(page)
     return pages
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The files with some of their pages as ``pictures``, and the questions whose answers are on those pages. ``name`` differs for other pages."""
+
+    name: str
+    files: Sequence[Path]
+    questions: Sequence[Question]
+    pictures: int
+
+
+def make_twin(files: Sequence[Path], questions: Sequence[Question], count: int, folder: Path) -> Twin:
+    """A twin with ``count`` pictures of pages with answers, of which the changed files are kept in ``folder``."""
+    questions = [question for question in questions if not question.history]
+    pages = choose_pages(questions, count)
+    name = f"{count}-{digest(sorted(path.name for path in files), sorted((name, sorted(numbers)) for name, numbers in pages.items()))}"
+    return Twin(name, make_twins(files, pages, folder / name), questions_about(questions, pages), sum(map(len, pages.values())))
 
 
 def make_twins(files: Sequence[Path], pages: dict[str, set[int]], folder: Path) -> list[Path]:

@@ -113,6 +113,37 @@ def test_a_reader_notes_where_a_picture_is_shown_and_it_can_be_opened_by_its_nam
     assert part.image.shape == (100, 520, 3)
 
 
+def signature(picture: bytes) -> bytes:
+    """A message whose HTML ends with an inline picture and one that counts readers."""
+    mail = EmailMessage()
+    mail["Subject"] = "Boilers"
+    html = "<p>Regards, Ada</p><img src='cid:logo'><img src='https://example.com/opened' width='1' height='1'>"
+    mail.set_content(html, subtype="html")
+    mail.add_related(picture, "image", "png", cid="<logo>", filename="image001.png")
+    return bytes(mail)
+
+
+def outlook_signature(picture: bytes) -> bytes:
+    def wide(text: str) -> bytes:
+        return text.encode("utf-16-le")
+
+    attached = {"3707001F": wide("image001.png"), "3712001F": wide("logo"), "37010102": picture}
+    return outlook({"0037001F": wide("Boilers"), "10130102": b"<p>Regards, Ada</p><img src='cid:logo'>"}, (attached,))
+
+
+@pytest.mark.parametrize(("write", "suffix"), [(signature, "eml"), (outlook_signature, "msg")])
+@pytest.mark.parametrize(("size", "pictures"), [((48, 48), 0), ((600, 23), 0), ((49, 24), 1)])
+def test_pictures_without_room_for_a_word_are_not_reported(
+    tmp_path: Path, write: Callable[[bytes], bytes], suffix: str, size: tuple[int, int], pictures: int
+) -> None:
+    path = tmp_path / f"letter.{suffix}"
+    path.write_bytes(write(encode(Image.new("1", size), "PNG")))
+    [name] = READERS_BY_MEDIA_TYPE[detect_media_type(path, path.name)]
+    content = open_reader(name, str(path), "").read_page(1)
+    assert content.text.rstrip().endswith("Regards, Ada")
+    assert (len(content.pictures), content.images, content.fault) == (pictures, pictures > 0, "")
+
+
 def test_pictures_of_a_message_are_read_where_its_text_shows_them(tmp_path: Path) -> None:
     document = ScannedDocument(tmp_path, message(), images=True)
     assert [problem.text for problem in document.summary().problems] == [UNREAD_IMAGES]

@@ -71,6 +71,13 @@ def test_a_title_begins_a_line_or_belongs_to_the_heading_before_it(title: str, l
     assert second == (text.index(line), 2, title)
 
 
+@pytest.mark.parametrize("title", ["Λέβητες 7", "ÜBER ÖFEN", "ﬁnal \N{EN DASH} Part", "锅炉", "İstanbul"])
+def test_titles_of_any_script_are_found(title: str) -> None:
+    before = f"Opening\n„About“ this\n{'x' if title.isascii() else 'я'} 中\n"
+    [_, (offset, _, _)] = place_headings([(1, "Opening"), (1, title)], f"{before}2.1 {title}\nThe end")
+    assert offset == len(before)
+
+
 def test_titles_are_found_in_their_order() -> None:
     text = "Usage\nOptions\nUsage\nMore about usage"
     assert place_headings([(1, "Usage"), (2, "Options"), (1, "Usage")], text) == [

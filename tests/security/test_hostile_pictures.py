@@ -5,11 +5,13 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pypdf import PdfWriter
 
 from shared.errors import DocumentRejected
 from tests.scans import ScannedDocument, draw_text, encode
-from workers.cpu.ocr.pictures import FilePictures
+from workers.cpu.ocr.pictures import FilePictures, PdfPictures
 
 SENTENCE = "Boilers are inspected in May."
 
@@ -57,7 +59,7 @@ def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("mode", ["CMYK", "1", "P", "L", "LA", "RGBA", "I;16", "F", "YCbCr"])
+@pytest.mark.parametrize("mode", ["CMYK", "CMYK JPEG", "1", "P", "L", "LA", "RGBA", "I;16", "F", "YCbCr"])
 def test_pictures_of_all_modes_become_dark_text_on_white(tmp_path: Path, mode: str) -> None:
     plain = draw_text(SENTENCE, width=320, height=110, size=16)
     if mode in ("LA", "RGBA"):  # transparent paper
@@ -66,14 +68,27 @@ def test_pictures_of_all_modes_become_dark_text_on_white(tmp_path: Path, mode: s
     elif mode == "I;16":
         picture = plain.convert("I").point(lambda value: value * 200).convert("I;16")
     else:
-        picture = plain.convert(mode)
+        picture = plain.convert(mode.removesuffix(" JPEG"))
     path = tmp_path / "picture"
-    path.write_bytes(encode(picture, "TIFF" if mode != "P" else "GIF"))
-    media_type = "image/tiff" if mode != "P" else "image/gif"
+    kind = {"P": "GIF", "CMYK JPEG": "JPEG"}.get(mode, "TIFF")
+    path.write_bytes(encode(picture, kind))
+    media_type = f"image/{kind.lower()}"
     [(image, *_)] = FilePictures(str(path), media_type, 10**6).whole_page(1)
     assert (image.shape, str(image.dtype)) == ((110, 320, 3), "uint8")
     assert image.mean() > 200
     assert image.min() < 60
+
+
+def test_a_page_with_a_rotation_is_drawn_as_it_is_shown(tmp_path: Path) -> None:
+    path, turned = tmp_path / "scan.pdf", tmp_path / "turned.pdf"
+    path.write_bytes(encode(draw_text(SENTENCE), "PDF"))
+    writer = PdfWriter(clone_from=path)
+    writer.pages[0].rotate(90)
+    writer.write(turned)
+    [(image, *_)], [(shown, *_)] = (PdfPictures(str(each), "").whole_page(1) for each in (path, turned))
+    assert shown.shape == (image.shape[1], image.shape[0], 3)
+    assert abs(np.rot90(shown).astype(int) - image).mean() < 1
+    assert list(PdfPictures(str(turned), "").inside_page(1)) == []
 
 
 def test_a_large_picture_is_reduced_and_a_tall_one_is_cut_between_lines(tmp_path: Path) -> None:

@@ -10,14 +10,11 @@ from typing import IO, Any
 from shared.documents import media_types
 from shared.documents.media_types import MediaType
 from workers.cpu.ocr.pictures import PagePart, cut_tall_picture, decode_picture
-from workers.cpu.readers.picture import check_pixels, open_picture
+from workers.cpu.readers.picture import check_pixels, has_room_for_text, open_picture
 from workers.cpu.readers.reader import ReadError
 
 MAX_BYTES = 64 * 1024 * 1024
 """Size of a picture, unpacked but not decoded."""
-
-MIN_SIDE = 24
-"""Pixels of the shorter side. Smaller pictures are bullets, icons and lines, which have no room for a word."""
 
 
 class PictureUnreadable(Exception):
@@ -50,7 +47,7 @@ class EmbeddedPictures:
             check_pixels(picture, self._max_pixels, name.rpartition("/")[2])
         except ReadError as error:
             raise PictureUnreadable(str(error)) from error
-        if min(picture.size) >= MIN_SIDE:
+        if has_room_for_text(picture.size):
             yield from cut_tall_picture(PagePart(decode_picture(picture)))
 
 

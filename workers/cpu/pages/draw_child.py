@@ -46,7 +46,7 @@ def draw_page(request: dict[str, Any]) -> None:
     if min(width, height) <= 0:
         raise ReadError("unreadable", "The page has no size.")
     text_page = page.get_textpage()
-    boxes = read_boxes(raw, page, text_page, request["text"])
+    boxes = read_boxes(raw, page, text_page.raw, request["text"])
     boxes = add_line_boxes(boxes, request["lines"], len(request["text"]), aspect=width / height)
     write_line(
         pages=len(document), width=round(width, 2), height=round(height, 2), boxes=[[offset, *box] for offset, box in boxes]

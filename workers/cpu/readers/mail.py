@@ -21,6 +21,7 @@ from typing import Any
 from workers.cpu.readers.alternatives import html_says_more, missing_lines
 from workers.cpu.readers.charset import decode_declared, repair_controls
 from workers.cpu.readers.markup import add_markup, parse_html
+from workers.cpu.readers.picture import MAX_ICON_BYTES, is_icon
 from workers.cpu.readers.reader import PICTURE_SUFFIXES, Content, InMemoryReader, Source, read_source
 from workers.cpu.readers.rtf import RtfReader
 from workers.cpu.readers.text_builder import TextBuilder, clean_text
@@ -95,7 +96,12 @@ class MailReader(InMemoryReader):
         message = _parse(read_source(source))
         self._parts = self._forwarded = 0
         parts = list(_all_parts(message))
-        self._pictures = {id(part): f"{number}/{_picture_name(part)}" for number, part in enumerate(parts) if _is_picture(part)}
+        # Those of icons are "": OCR would find no word in them.
+        self._pictures = {
+            id(part): "" if _is_icon(part) else f"{number}/{_picture_name(part)}"
+            for number, part in enumerate(parts)
+            if _is_picture(part)
+        }
         self._pictures_by_address = {
             f"cid:{_content_id(part)}": self._pictures[id(part)] for part in parts if id(part) in self._pictures
         }
@@ -122,7 +128,8 @@ class MailReader(InMemoryReader):
             if part.get_content_type() == "message/rfc822":
                 later.append((name, part))
             elif id(part) in self._pictures:
-                builder.add_picture(self._pictures[id(part)])
+                if picture := self._pictures[id(part)]:
+                    builder.add_picture(picture)
             elif not _is_text(part, name):
                 unread.append(name)
             elif part is not message and (part.get_filename() or part.get_content_disposition() == "attachment"):
@@ -199,6 +206,11 @@ def _is_picture(part: Message) -> bool:
     return part.get_content_maintype() == "image" or (
         kind == "application/octet-stream" and part_name(part).lower().endswith(PICTURE_SUFFIXES)
     )
+
+
+def _is_icon(part: Message) -> bool:
+    encoded = part.get_payload()
+    return isinstance(encoded, str) and len(encoded) <= 2 * MAX_ICON_BYTES and is_icon(_part_data(part))
 
 
 def _picture_name(part: Message) -> str:

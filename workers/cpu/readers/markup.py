@@ -13,6 +13,7 @@ from lxml import etree, html
 
 from shared.documents.media_types import HEAD
 from workers.cpu.readers.charset import decode_declared, repair_controls
+from workers.cpu.readers.picture import MIN_SIDE
 from workers.cpu.readers.reader import Content, InMemoryReader, ReadError, Source, read_source
 from workers.cpu.readers.text_builder import TextBuilder
 
@@ -123,7 +124,8 @@ def parse_html(data: bytes, *, label: str = "", xhtml: bool = False) -> Any:
 
 
 def add_markup(builder: TextBuilder, root: Any, pictures: Mapping[str, str] | None = None) -> None:
-    """Add the visible text of an element and its descendants. ``pictures`` are those that OCR can read, by their addresses in the page."""
+    """Add the visible text of an element and its descendants. ``pictures`` are those that OCR can read, by their addresses in the page,
+    and "" for icons."""
     line: list[str] = []
     in_heading = False
     preformatted = 0
@@ -232,10 +234,17 @@ def _add_image(builder: TextBuilder, line: list[str], image: Any, pictures: Mapp
     alternative = image.get("alt")
     if alternative and alternative.strip():
         line.append(f" {alternative} ")
-    if picture := pictures.get(unquote(image.get("src") or "")):
+    picture = pictures.get(unquote(image.get("src") or ""))
+    if picture:
         builder.add_picture(picture)
-    elif alternative is None or alternative.strip():
+    elif picture is None and not _is_shown_small(image) and (alternative is None or alternative.strip()):
         builder.skip("images")
+
+
+def _is_shown_small(image: Any) -> bool:
+    """Whether a side of an image is shown too short for a word, as that of a line or of one that only counts readers."""
+    sides = ((image.get(side) or "").strip().removesuffix("px") for side in ("width", "height"))
+    return any(side.isascii() and side.isdigit() and len(side) < 9 and int(side) < MIN_SIDE for side in sides)
 
 
 def _tag_before(element: Any) -> str:

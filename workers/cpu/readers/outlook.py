@@ -5,6 +5,7 @@ The properties of a message are streams of an OLE container, named by their numb
 """
 
 import io
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from workers.cpu.readers.alternatives import html_says_more, missing_lines
 from workers.cpu.readers.charset import decode_declared, repair_controls
 from workers.cpu.readers.markup import add_markup, parse_html
+from workers.cpu.readers.picture import is_icon
 from workers.cpu.readers.reader import PICTURE_SUFFIXES, Content, InMemoryReader, ReadError, Source
 from workers.cpu.readers.rtf import RtfReader
 from workers.cpu.readers.text_builder import TextBuilder
@@ -19,6 +21,7 @@ from workers.cpu.readers.text_builder import TextBuilder
 _SUBJECT, _BODY, _HTML, _RTF = "0037", "1000", "1013", "1009"
 _FROM, _ADDRESS, _SMTP, _TO, _CC = "0C1A", "0C1F", "5D01", "0E04", "0E03"
 _LONG_NAME, _NAME, _DISPLAY_NAME, _MIME, _DATA = "3707", "3704", "3001", "370E", "3701"
+_CONTENT_ID = "3712"
 _SENT, _DELIVERED = 0x00390040, 0x0E060040
 _CODE_PAGES = (0x3FFD0003, 0x3FDE0003)
 _TEXT_SUFFIXES = (".txt", ".md", ".csv", ".tsv", ".log", ".html", ".htm")
@@ -70,26 +73,27 @@ class OutlookReader(InMemoryReader):
             if value.strip("\0 "):
                 builder.add_line(f"{header}: {value}")
         builder.add_text("\n")
-        self._add_body(builder, folder)
+        attachments = dict(self._attachments(folder))
+        pictures = {
+            # Those of icons are "": OCR would find no word in them.
+            place: "" if is_icon(self._bytes(place, f"{_DATA}0102")) else f"{place}{name.replace('/', '_')}"
+            for place, name in attachments.items()
+            if name.lower().endswith(PICTURE_SUFFIXES)
+        }
+        self._add_body(builder, folder, {f"cid:{self._text(place, _CONTENT_ID)}": name for place, name in pictures.items()})
         later: list[Content] = []
         unread: list[str] = []
         inner = []
-        for storage in self._storages:
-            if storage.startswith(f"{folder}__attach_version1.0_") and "/" not in storage[len(folder) :]:
-                place = f"{storage}/"
-                name = (
-                    self._text(place, _LONG_NAME) or self._text(place, _NAME) or self._text(place, _DISPLAY_NAME) or "attachment"
-                )
-                name = " ".join(name.split())[:100]
-                message = f"{place}__substg1.0_{_DATA}000D"
-                if message in self._storages and f"{message}/__properties_version1.0" in self._streams and depth < _MAX_DEPTH:
-                    inner.append(f"{message}/")
-                elif name.lower().endswith(_TEXT_SUFFIXES):
-                    later += self._text_attachment(place, name)
-                elif name.lower().endswith(PICTURE_SUFFIXES):
-                    builder.add_picture(f"{place}{name.replace('/', '_')}")
-                else:
-                    unread.append(name)
+        for place, name in attachments.items():
+            message = f"{place}__substg1.0_{_DATA}000D"
+            if message in self._storages and f"{message}/__properties_version1.0" in self._streams and depth < _MAX_DEPTH:
+                inner.append(f"{message}/")
+            elif name.lower().endswith(_TEXT_SUFFIXES):
+                later += self._text_attachment(place, name)
+            elif place not in pictures:
+                unread.append(name)
+            elif picture := pictures[place]:
+                builder.add_picture(picture)
         if unread:
             listed = ", ".join(unread[:20]) + (" …" if len(unread) > 20 else "")
             builder.add_fault(f"has attachments that were not read: {listed}")
@@ -97,13 +101,23 @@ class OutlookReader(InMemoryReader):
         for message in inner:
             self._add_message(message, depth + 1)
 
-    def _add_body(self, builder: TextBuilder, folder: str) -> None:
+    def _attachments(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Where each attachment of a message is in the file, and its name."""
+        for storage in self._storages:
+            if storage.startswith(f"{folder}__attach_version1.0_") and "/" not in storage[len(folder) :]:
+                place = f"{storage}/"
+                name = (
+                    self._text(place, _LONG_NAME) or self._text(place, _NAME) or self._text(place, _DISPLAY_NAME) or "attachment"
+                )
+                yield place, " ".join(name.split())[:100]
+
+    def _add_body(self, builder: TextBuilder, folder: str, pictures: Mapping[str, str]) -> None:
         plain = self._text(folder, _BODY)
         page = self._bytes(folder, f"{_HTML}0102") or self._text(folder, _HTML).encode()
         rich = TextBuilder()
         root = parse_html(page, label=self._code_page(folder)) if page.strip(b"\0 \r\n") else None
         if root is not None:
-            add_markup(rich, root)
+            add_markup(rich, root, pictures)
         page_content = rich.build_pages(size=max(1, rich.length))[0]
         if not rich.blank and html_says_more(plain, page_content.text):
             builder.add_content(page_content)

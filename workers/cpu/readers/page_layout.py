@@ -10,6 +10,7 @@ Coordinates are PDF coordinates: they grow to the right and upwards.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise, zip_longest
 from statistics import median
 
@@ -58,14 +59,8 @@ _LINE_NUMBER = re.compile(r"[0-9]{1,5}")
 _DOTS = re.compile(r"(?:\. ?){4,}|…{2,}")
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
-    """Where a word begins: in the page's text and on the page. ``before`` is where the word before it ends."""
-
-    end_before: int
-    start: int
-    before: float
-    left: float
+Word = tuple[int, int, float, float]
+"""Where the word before it ends in the page's text, where it begins, and the same two places on the page. A page has hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +73,7 @@ class Segment:
     bottom: float
     right: float
     top: float
-    words: Sequence["Word"] = ()
+    words: Sequence[Word] = ()
 
     @property
     def height(self) -> float:
@@ -105,19 +100,19 @@ class Rule:
 
 @dataclass
 class _Row:
-    """Segments beside each other, from left to right."""
+    """Segments beside each other, from left to right. All are there before its box is asked for."""
 
     segments: list[Segment]
 
-    @property
+    @cached_property
     def top(self) -> float:
         return max(segment.top for segment in self.segments)
 
-    @property
+    @cached_property
     def bottom(self) -> float:
         return min(segment.bottom for segment in self.segments)
 
-    @property
+    @cached_property
     def height(self) -> float:
         return max(segment.height for segment in self.segments)
 
@@ -140,7 +135,8 @@ def arrange(text: str, segments: Sequence[Segment], find_rules: Callable[[], Seq
     if all(len(row.segments) == 1 for row in rows):
         return None
     rules = find_rules()
-    rows = _join_cells(rows, [rule for rule in rules if rule.is_vertical])
+    verticals = [rule for rule in rules if rule.is_vertical]
+    rows = _join_cells(rows, verticals) if verticals else rows
     pieces: list[Piece] = []
     done = position = 0
     while position < len(rows):
@@ -149,8 +145,10 @@ def arrange(text: str, segments: Sequence[Segment], find_rules: Callable[[], Seq
         if _are_columns(text, run, columns):
             block = list(_column_pieces(text, run, columns))
         elif len(rows[position].segments) > 1:
-            grid, grid_columns = _run(rows, position, any_order=True)
-            records = _ruled_records(grid, grid_columns, rules)
+            records: list[list[Segment]] = []
+            if len(verticals) < len(rules):
+                grid, grid_columns = _run(rows, position, any_order=True)
+                records = _ruled_records(grid, grid_columns, rules)
             if records:
                 run, columns = grid, grid_columns
             else:
@@ -195,7 +193,7 @@ def _join_cells(rows: Sequence[_Row], verticals: Sequence[Rule]) -> list[_Row]:
         for segment in row.segments:
             last = segments[-1] if segments else None
             if edges and last and not any(last.right - RULE_TOLERANCE <= edge <= segment.left + RULE_TOLERANCE for edge in edges):
-                word = Word(last.end, segment.start, last.right, segment.left)
+                word = last.end, segment.start, last.right, segment.left
                 segments[-1] = replace(last, end=segment.end, right=segment.right, words=[*last.words, word, *segment.words])
             else:
                 segments.append(segment)
@@ -259,12 +257,15 @@ def _split(segment: Segment, columns: Sequence[_Column]) -> list[Segment]:
     parts: list[Segment] = []
     rest = segment
     for number in _columns_of(segment, columns)[1:]:
-        word = next((word for word in rest.words if abs(word.left - columns[number].left) <= MAX_SHIFT * rest.height), None)
-        if word is None or word.left - word.before < MIN_CELL_GAP * rest.height:
+        word = next((word for word in rest.words if abs(word[3] - columns[number].left) <= MAX_SHIFT * rest.height), None)
+        if word is None:
+            return [segment]
+        end_before, start, before, left = word
+        if left - before < MIN_CELL_GAP * rest.height:
             return [segment]
         place = rest.words.index(word)
-        parts.append(replace(rest, end=word.end_before, right=word.before, words=rest.words[:place]))
-        rest = replace(rest, start=word.start, left=word.left, words=rest.words[place + 1 :])
+        parts.append(replace(rest, end=end_before, right=before, words=rest.words[:place]))
+        rest = replace(rest, start=start, left=left, words=rest.words[place + 1 :])
     return [*parts, rest]
 
 
@@ -282,11 +283,11 @@ def _are_columns(text: str, run: Sequence[_Row], columns: Sequence[_Column]) -> 
         return False
     for number, column in enumerate(columns):
         own = [segment for row in run for segment in row.segments if _column_of(segment, columns) == number]
-        width, height = column.right - column.left, median(segment.height for segment in own)
-        words = median(len(text[segment.start : segment.end].split()) for segment in own)
+        width = column.right - column.left
+        if len(own) < MIN_COLUMN_LINES or width < MIN_COLUMN_WIDTH * median(segment.height for segment in own):
+            return False
         fill = median(segment.width for segment in own) / width
-        enough = len(own) >= MIN_COLUMN_LINES and words >= MIN_COLUMN_WORDS
-        if not enough or width < MIN_COLUMN_WIDTH * height or fill < MIN_COLUMN_FILL:
+        if fill < MIN_COLUMN_FILL or median(len(text[segment.start : segment.end].split()) for segment in own) < MIN_COLUMN_WORDS:
             return False
     return True
 

@@ -1,5 +1,6 @@
 """Reader of image files. It reads only how many pages there are; their text is read by OCR (``workers/cpu/ocr``)."""
 
+import io
 from typing import Any
 
 from shared.documents import media_types
@@ -15,6 +16,13 @@ _FORMATS = {
     media_types.GIF: "GIF",
 }
 _NAMES = {name: media_type for media_type, name in _FORMATS.items()}
+
+MIN_SIDE, MIN_LONGER_SIDE = 24, 49
+"""Pixels of both sides of a picture inside a file. Smaller ones are bullets, icons and lines, which have no room for a word."""
+
+MAX_ICON_BYTES = 65536
+"""Pictures of more bytes are not opened to see whether they are icons."""
+
 _ANIMATED = "is an animation, of which only the first frame was read"
 
 
@@ -42,6 +50,21 @@ def check_pixels(picture: Any, max_pixels: int, name: str) -> None:
             "too_large",
             f"Picture {name} is {width} by {height} pixels; the limit is {max_pixels} pixels in all (ENGINEHOUSE_MAX_PICTURE_PIXELS).",
         )
+
+
+def has_room_for_text(size: tuple[int, int]) -> bool:
+    """Whether a picture of this width and height may show a word."""
+    return min(size) >= MIN_SIDE and max(size) >= MIN_LONGER_SIDE
+
+
+def is_icon(data: bytes) -> bool:
+    """Whether this is a picture without room for text, such as one of a signature. Its pixels are not decoded."""
+    if len(data) > MAX_ICON_BYTES:
+        return False
+    try:
+        return not has_room_for_text(open_picture(io.BytesIO(data)).size)
+    except ReadError:
+        return False  # which OCR reports
 
 
 class PictureReader:

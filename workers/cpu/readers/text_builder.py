@@ -1,5 +1,6 @@
 """Text builder: collects running text with headings and divides it into pages. Most formats are read this way."""
 
+import re
 from bisect import bisect_right
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ CONTROLS: dict[int, str | None] = {code: None for code in range(32) if chr(code)
 CONTROLS |= {0xFFFE: "-", 0xFFFF: None}
 CONTROLS |= {ord("\v"): "\n", ord("\f"): "\n"}  # they part words
 CONTROLS |= dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
+_CONTROL = re.compile(r"[\0-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 class TextBuilder:
@@ -137,4 +139,5 @@ def clean_text(text: str) -> str:
     """Normalise line ends to ``\\n``; remove control characters, lone surrogates and non-characters, which no index accepts."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text if text.isprintable() else text.translate(CONTROLS)
+    # Hardly any text has them, and to look for them takes a tenth of the time of replacing them.
+    return text.translate(CONTROLS) if _CONTROL.search(text) else text
