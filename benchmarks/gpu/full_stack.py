@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=512, help="jobs at once, per replica")
     parser.add_argument("--in-flight", type=int, help="jobs that a replica runs at once, by default all")
     parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--api-workers", type=int, default=4, help="processes of the API")
     parser.add_argument("--rate", type=float, default=30.0, help="arrivals per second")
     parser.add_argument("--seconds", type=float, default=20.0, help="for how long jobs arrive")
     parser.add_argument("--arrival-rounds", type=int, default=1, help="how often jobs arrive for that long")
@@ -61,10 +62,10 @@ def main() -> None:
     )
     vocabulary = SHAPES[options.shape]["vocab_size"]
     with tempfile.TemporaryDirectory() as data:
-        stack = BenchmarkStack(Path(data), file, devices)
+        stack = BenchmarkStack(Path(data), file, devices, api_workers=options.api_workers)
         try:
             about: dict[str, Any] = {"shape": options.shape, "engine": options.engine, "replicas": stack.replicas}
-            about["spread"] = options.spread
+            about |= {"spread": options.spread, "api_workers": options.api_workers}
             report("stack.ready", stack.wait_ready(), "s from the start of the processes", **about)
             about["attention"] = stack.model().get("attention") or "unknown"
             times = list(islice(arrivals(options.rate), int(options.rate * options.seconds)))

@@ -28,7 +28,7 @@ READY_SECONDS = 300.0
 class BenchmarkStack:
     """``devices`` are the CUDA device numbers of each replica of the model; None for the CPU."""
 
-    def __init__(self, folder: Path, models_file: Path, devices: list[list[int]] | None) -> None:
+    def __init__(self, folder: Path, models_file: Path, devices: list[list[int]] | None, *, api_workers: int = 4) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         # On SIGTERM, end the processes that were started, because they would keep the GPU.
@@ -40,7 +40,7 @@ class BenchmarkStack:
             port=free_port(),
             models_file=models_file,
             models_dir=folder / "models",
-            api_workers=4,
+            api_workers=api_workers,
             log_level="INFO",
         )
         self.url = f"http://127.0.0.1:{self.settings.port}"
