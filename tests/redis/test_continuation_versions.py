@@ -42,7 +42,8 @@ def attempt_of_this_version(system: JobSystem, number: int, lifetime: int | None
         if events:
             buffer.drop_through(events[-1].index)
 
-    attempt = Attempt(job, publish)
+    # A client follows it, so that each step is written.
+    attempt = Attempt(replace(job, followed=True), publish)
     try:
         result = handler_of(engine).run_generation(attempt)
     except EngineFault:

@@ -112,7 +112,7 @@ def test_the_help_of_a_port_has_its_range() -> None:
 
 def test_the_settings_of_a_data_folder_are_shown(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["config", "--data", str(tmp_path), "--json"], env={"ENGINEHOUSE_DATA": "/elsewhere"})
-    rows = {row["setting"]: row for row in json.loads(shown.output)}
+    rows = {row["setting"]: row for row in json.loads(shown.stdout)}
     assert rows["ENGINEHOUSE_DATA"] == {"setting": "ENGINEHOUSE_DATA", "value": str(tmp_path), "source": "--data"}
 
 

@@ -3,6 +3,8 @@
 export const KEY_NAME = "enginehouse.key";
 /** An answer that is taken later than this may be out of date. */
 const FRESH_SECONDS = 10;
+/** Other ids are of nothing, and a path that the view spells in another way would not be taken. */
+const PLAIN_ID = /^[\w-]+$/;
 
 export function credentials(): Record<string, string> {
   const key = sessionStorage.getItem(KEY_NAME);
@@ -12,6 +14,7 @@ export function credentials(): Record<string, string> {
 /** The paths that the view of this address calls at once, in the views' own spelling. */
 function pathsOf({ pathname, search }: Location): string[] {
   const [view, id] = pathname.split("/").filter(Boolean).slice(1);
+  if (id && !PLAIN_ID.test(id)) return [];
   if (view === "chat" && id) return [`/chat/sessions/${id}/turns`];
   if (view === "documents") return ["/collections"];
   if (view === "jobs" && id) return [`/jobs/${id}`];
@@ -22,18 +25,21 @@ function pathsOf({ pathname, search }: Location): string[] {
   return [];
 }
 
-const sentAt = performance.now();
 const answers = new Map(pathsOf(location).map((path) => [path, fetch(path, { headers: credentials() })]));
 // Whoever takes an answer sees its failure.
 for (const answer of answers.values()) answer.catch(() => {});
+
+setTimeout(dropEarlyAnswers, FRESH_SECONDS * 1000);
 
 /** The answer to an early request, once. */
 export function takeEarlyAnswer(path: string): Promise<Response> | undefined {
   const answer = answers.get(path);
   answers.delete(path);
-  return performance.now() - sentAt < FRESH_SECONDS * 1000 ? answer : undefined;
+  return answer;
 }
 
+/** Forgets the answers that nobody has taken. A body that is not read would keep its connection. */
 export function dropEarlyAnswers(): void {
+  for (const answer of answers.values()) answer.then(({ body }) => body?.cancel(), () => {});
   answers.clear();
 }

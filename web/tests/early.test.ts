@@ -2,12 +2,15 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 const sent: [path: string, options: RequestInit][] = [];
+const responses: Response[] = [];
 Object.assign(globalThis, {
   location: { pathname: "/ui/webhooks", search: "" },
   sessionStorage: { getItem: () => "eh_1" },
   fetch: async (path: string, options: RequestInit) => {
     sent.push([path, options]);
-    return new Response(path);
+    const response = new Response(path);
+    responses.push(response);
+    return response;
   },
 });
 const { dropEarlyAnswers, takeEarlyAnswer } = await import("../src/early.ts");
@@ -20,4 +23,6 @@ test("what the view of the address needs is requested with the key, and each ans
   assert.equal(takeEarlyAnswer("/collections"), undefined);
   dropEarlyAnswers();
   assert.equal(takeEarlyAnswer("/deliveries?limit=100"), undefined);
+  await Promise.resolve();
+  assert.deepEqual(responses.map(({ bodyUsed }) => bodyUsed), [true, true], "no body is left unread");
 });

@@ -3,6 +3,7 @@
 -- Flags: allow-oom
 -- Arguments: jobs...
 -- Keys: the records
+-- Returns 'ok'.
 -- Promise: jobs that are gone or have ended stay as they are.
 
 for _, id in ipairs(jobs) do

@@ -54,7 +54,7 @@ function useEvents(id: string, wanted: boolean) {
 }
 
 export function JobView({ id }: { id: string }) {
-  const { data, error, reload } = useResource<Job>(`job ${id}`, (abort) => call<Job>("GET", `/jobs/${id}`, { signal: abort }), (job) => (job.ended_at === null ? LOOK_SECONDS : 0));
+  const { data, error, reload } = useResource<Job>(`job ${id}`, (abort) => call<Job>("GET", `/jobs/${encodeURIComponent(id)}`, { signal: abort }), (job) => (job.ended_at === null ? LOOK_SECONDS : 0));
   const job = data.value;
   const events = useEvents(id, job !== null && job.kind !== "batch");
   const asked = useResource(job !== null && job.kind !== "batch" ? `request ${id}` : null, (abort) => call<{ request: Request | null }>("GET", `/jobs/${id}/request`, { signal: abort }));
