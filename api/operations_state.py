@@ -17,15 +17,14 @@ MAX_OWNERS = 100
 
 def list_queues_json() -> list[dict[str, Any]]:
     """All queues that have had a job."""
-    workers = services().live_workers()
+    workers = counted_workers()
     return [queue_json(queue, workers) for queue in services().stats_reader.list_queues(MAX_OWNERS)]
 
 
 def list_workers_json() -> list[dict[str, Any]]:
     """All live workers by id."""
     drained = services().pauses.since("worker")
-    workers = services().worker_registry.count_running(services().live_workers())
-    return [worker_json(worker, drained) for worker in sorted(workers, key=lambda worker: worker.id)]
+    return [worker_json(worker, drained) for worker in sorted(counted_workers(), key=lambda worker: worker.id)]
 
 
 def list_gpus_json() -> list[dict[str, Any]]:
@@ -115,5 +114,10 @@ def gpu_json(assignment: ModelAssignment, worker: Worker | None) -> dict[str, An
 
 def gpu_workers() -> dict[str, Worker]:
     """The live gpu workers by name. Of an old and a new process with the same name, the newer one counts."""
-    workers = sorted(services().live_workers(), key=lambda worker: worker.started)
+    workers = sorted(counted_workers(), key=lambda worker: worker.started)
     return {worker.name: worker for worker in workers if worker.pool == "gpu"}
+
+
+def counted_workers() -> list[Worker]:
+    """The live workers with the number of jobs that each runs now. Their heartbeats are up to five seconds old."""
+    return services().worker_registry.count_running(services().live_workers())

@@ -4,7 +4,7 @@ from flask import Blueprint, jsonify
 
 from api.audit import add_audit_details
 from api.openapi.operation import Example, Operation, Reply, describe, in_path
-from api.operations_state import MAX_OWNERS, list_queues_json, list_workers_json, queue_json, worker_json
+from api.operations_state import MAX_OWNERS, counted_workers, list_queues_json, list_workers_json, queue_json, worker_json
 from api.request_parsing import parse_body
 from api.responses import RouteResponse, list_response
 from api.schemas import responses
@@ -76,7 +76,7 @@ def pause_queue(queue: str) -> RouteResponse:
     found = {entry.queue: entry for entry in context.stats_reader.list_queues(MAX_OWNERS)}
     paused_at = context.pauses.since("queue").get(queue)
     empty = WaitingQueue(queue=queue, waiting=0, oldest_ms=None, paused_at=paused_at, owners=())
-    return jsonify(queue_json(found.get(queue, empty), context.live_workers()))
+    return jsonify(queue_json(found.get(queue, empty), counted_workers()))
 
 
 @blueprint.get("/workers")

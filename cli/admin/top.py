@@ -52,11 +52,11 @@ def read_state(client: Any, settings: Settings) -> Reading:
         disk_free: int | None = shutil.disk_usage(settings.data_dir).free
     except OSError:
         disk_free = None
-    pauses = Pauses(client)
+    pauses, registry = Pauses(client), WorkerRegistry(client)
     return Reading(
         redis_time_ms(client),
         StatsReader(client).collect(),
-        sorted(WorkerRegistry(client).alive(ALIVE_SECONDS), key=lambda worker: worker.name),
+        sorted(registry.count_running(registry.alive(ALIVE_SECONDS)), key=lambda worker: worker.name),
         _oldest_jobs(client),
         client.info("memory"),
         disk_free,

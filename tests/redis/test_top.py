@@ -58,7 +58,7 @@ def test_rates_are_those_between_two_readings(system: JobSystem, redis_client: r
     assert float(str(summary["submitted / s"])) == pytest.approx(3 / seconds, rel=0.1)
     assert float(str(summary["tokens / s"])) == pytest.approx(50 / seconds, rel=0.1)
     [worker] = sections["workers"].rows
-    assert worker == ("gpu0@h", "gpu", "0/4", "a", "ready", "2", "99", "25%")
+    assert worker == ("gpu0@h", "gpu", "1/4", "a", "ready", "2", "99", "25%")
     assert sections["gpus"].rows == [("gpu0@h", 0, "60.0 GiB of 80.0 GiB", "50%", "61", "300")]
     oldest = sections["oldest jobs"].rows
     assert [row[0] for row in oldest] == sorted(jobs)
