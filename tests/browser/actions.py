@@ -105,5 +105,6 @@ def drop(page: Page, selector: str, **files: str) -> None:
 
 
 def fits(page: Page) -> bool:
-    """Whether the page needs no scrolling sideways."""
-    return bool(page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"))
+    """Whether the page needs no scrolling sideways. A phone's ``innerWidth`` would grow with what does not fit."""
+    assert page.viewport_size is not None
+    return int(page.evaluate("() => document.documentElement.scrollWidth")) <= page.viewport_size["width"]
