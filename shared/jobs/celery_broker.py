@@ -22,8 +22,7 @@ from shared.settings import Settings
 RUN_NEXT_JOB = "enginehouse.run_next_job"
 CANARY = "enginehouse.canary"
 
-BINDING_CHECK_SECONDS = 30
-HOUR = 3600
+BINDING_CHECK_SECONDS, UNACKED_RESTORE_SECONDS = 30, 3600
 
 
 class UnackedMessage(Message):
@@ -111,7 +110,7 @@ def celery_app(settings: Settings, *, events: str | None = None) -> Celery:
             # All wake-ups have the same priority, so each queue is one list. By default Celery would read four.
             "priority_steps": [0],
             # No message is ever unacknowledged, so there is none to restore.
-            "unacked_restore_interval": HOUR,
+            "unacked_restore_interval": UNACKED_RESTORE_SECONDS,
         },
     )
     return app

@@ -92,7 +92,7 @@ class Follower:
             return
         try:
             self._interrupt_read(job)
-            self._scripts.follow(jobs=[job])
+            self._scripts.follow(id=job)
         except redis.RedisError:
             self.leave(job, listener)
             raise

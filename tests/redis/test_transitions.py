@@ -147,13 +147,14 @@ def test_a_worker_learns_that_a_client_follows_its_job(system: JobSystem, redis_
     job = claim(system, "t1")
     assert not job.followed
     assert system.transitions.append_events([delta(job, 1)]) == ["ok"]
-    scripts.follow(jobs=[job.id, "job_gone"])
+    for followed in (job.id, "job_gone"):
+        scripts.follow(id=followed)
     assert system.transitions.append_events([delta(job, 2), delta(job, 2)]) == ["followed"] * 2
     system.transitions.release((job.id, job.attempt), "gpu.m")
     again = claim(system, "t2")
     assert (again.id, again.followed) == (job.id, True), "a later attempt knows it from its start"
     system.transitions.finish((again.id, again.attempt), Status.COMPLETED, result={})
-    scripts.follow(jobs=[again.id])
+    scripts.follow(id=again.id)
     assert redis_client.hget(f"{PREFIX}job:{again.id}", "followed") is None
     assert not redis_client.exists(f"{PREFIX}job:job_gone")
 

@@ -26,7 +26,7 @@ function pathsOf({ pathname, search }: Location): string[] {
 }
 
 const answers = new Map(pathsOf(location).map((path) => [path, fetch(path, { headers: credentials() })]));
-// Whoever takes an answer sees its failure.
+// The caller that takes an answer handles its failure.
 for (const answer of answers.values()) answer.catch(() => {});
 
 setTimeout(dropEarlyAnswers, FRESH_SECONDS * 1000);

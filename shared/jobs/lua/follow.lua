@@ -1,13 +1,11 @@
--- follow: note that a client follows jobs, so that their text is written without delay.
+-- follow: note that a client follows a job, so that its text is written without delay.
 -- Uses: job
 -- Flags: allow-oom
--- Arguments: jobs...
--- Keys: the records
+-- Arguments: id
+-- Keys: the record
 -- Returns 'ok'.
--- Promise: jobs that are gone or have ended stay as they are.
+-- Promise: a job that is gone or has ended stays as it is.
 
-for _, id in ipairs(jobs) do
-  local status = fields(id, 'status').status
-  if status and not FINAL[status] then redis.call('HSET', job_key(id), 'followed', '1') end
-end
+local status = fields(id, 'status').status
+if status and not FINAL[status] then redis.call('HSET', job_key(id), 'followed', '1') end
 return 'ok'
