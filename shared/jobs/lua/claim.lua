@@ -35,14 +35,18 @@ if retried == '1' then
 end
 
 -- The worker's slot keeps its wake-up, as the next one would only replace it.
-if is_paused('worker', string.match(worker, '^(.*)/%d+$') or worker) then return { {}, wakeups, 'drained' } end
-if is_paused('queue', queue) then return { {}, wakeups, '' } end
+local paused = redis.call('HMGET', PREFIX .. 'paused', 'worker:' .. (string.match(worker, '^(.*)/%d+$') or worker), 'queue:' .. queue)
+if paused[1] then return { {}, wakeups, 'drained' } end
+if paused[2] then return { {}, wakeups, '' } end
+
+-- How many jobs the worker runs.
+local running = redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs')
 
 -- Measure how fast the queue moves: the time between two claims counts when jobs waited in between, and when it was a job's end
 -- that made the claim possible. Claims into free slots say nothing about that.
 local function record_gap()
   local claimed_at, gaps = queue_key(queue, 'claimed_at'), queue_key(queue, 'gaps')
-  if redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs') < slots then
+  if running + 1 < slots then
     redis.call('DEL', claimed_at)
     return
   end
@@ -67,11 +71,11 @@ local function observe_wait(job)
 end
 
 local function start_attempt(id, job, owner, level, user_service)
-  local key, attempt = job_key(id), tonumber(job.attempt) + 1
-  set_status(id, 'in_progress', 'attempt', attempt, 'worker', worker, 'waiting', '',
-    'phase', 'started', 'phase_at', timestamp, 'heartbeat_at', timestamp, 'written', 0, 'user_cost', user_service and job.cost or '',
-    'attempt:' .. attempt, cjson.encode({ number = attempt, worker = worker, queue = queue, started_at = now, token = token }))
-  if not job.started_at then redis.call('HSET', key, 'started_at', timestamp) end
+  local attempt, sequence = tonumber(job.attempt) + 1, tonumber(job.seq) + 1
+  set_status(id, job, 'in_progress', { attempt = attempt, worker = worker, waiting = '', phase = 'started', phase_at = timestamp,
+    started_at = job.started_at or timestamp, heartbeat_at = timestamp, written = 0, user_cost = user_service and job.cost or '',
+    seq = sequence,
+    ['attempt:' .. attempt] = cjson.encode({ number = attempt, worker = worker, queue = queue, started_at = now, token = token }) })
   redis.call('ZADD', PREFIX .. 'jobs:due', now + lease_ms, id)
   assign_to_worker(id, owner, worker, job.end_user)
   concurrency.start(id, owner, job.concurrency_key)
@@ -82,8 +86,8 @@ local function start_attempt(id, job, owner, level, user_service)
   count('claimed', queue)
   observe_wait(job)
   record_gap()
-  if not job.started_at then create_deliveries(id, 'job.started') end
-  emit(id, 'started', attempt, cjson.encode({ attempt = attempt, worker = worker }))
+  if not job.started_at then create_deliveries(id, job, 'job.started') end
+  add_event(id, sequence, job.event_limit, 'started', attempt, cjson.encode({ attempt = attempt, worker = worker }))
   return whole_job(id)
 end
 
@@ -93,7 +97,7 @@ local function has_several_owners()
   return redis.call('ZCARD', owners) > 1 or redis.call('HLEN', queue_key(queue, 'service')) > 1 or redis.call('HLEN', PREFIX .. 'keys') > 1
 end
 
-local is_reserved = redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs') >= slots - reserved and reserved > 0
+local is_reserved = running >= slots - reserved and reserved > 0
 
 local function is_batch_score(score) return score and tonumber(score) >= BATCH_PRIORITY * PRIORITY_STEP end
 
@@ -155,6 +159,9 @@ local function next_owner()
   end
 end
 
+local START_FIELDS = joined(INDEX_FIELDS, DELIVERY_FIELDS, { 'expires_at', 'attempt', 'cost', 'end_user', 'started_at', 'timeout_at', 'phase_at',
+  'not_before', 'seq', 'event_limit', 'concurrency_key', 'concurrency_limit' })
+
 -- How many jobs one call lets wait for others with their concurrency key.
 local MAX_PARKED = 200
 local parked = 0
@@ -169,8 +176,7 @@ while true do
   end
   local was_queued = id and dequeue(id, queue, owner, user)
   if not id then redis.call('ZREM', owners, owner) end
-  local job = was_queued and fields(id, 'expires_at', 'attempt', 'cost', 'end_user', 'started_at', 'timeout_at', 'kind', 'model',
-    'phase_at', 'not_before', 'line_of', 'concurrency_key', 'concurrency_limit')
+  local job = was_queued and fields(id, unpack(START_FIELDS))
   if not job or not job.expires_at then
     -- A record that is gone (deleted by hand, for example), or that an older version has claimed, must not stop the queue.
   elseif tonumber(job.expires_at) <= now and not job.started_at then

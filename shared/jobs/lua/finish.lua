@@ -13,23 +13,24 @@
 -- Promise: the last delta, status, result, last event and session are written together. Only the current attempt can end a
 -- job. Sent twice by the same attempt, it returns 'ok' twice and writes once.
 
-local outcome = outcome_of(id, attempt)
+local record = read_attempt(id, attempt)
+local outcome = record.outcome
 if outcome then return { outcome == status and 'ok' or 'lost', wakeups } end
-local job = fields(id, 'worker', 'queue', 'owner', 'end_user', 'cost', 'user_cost', 'session', 'written', 'first_token_at', 'created_at',
-  'kind', 'model', 'usage')
+local job = fields(id, 'worker', 'cost', 'session', 'written', 'seq', 'event_limit', 'first_token_at', 'created_at', 'kind', 'model',
+  'usage', unpack(RELEASE_FIELDS))
 
 if delta ~= '' and index > tonumber(job.written or 0) then
-  redis.call('HSET', job_key(id), 'written', index)
-  if not job.first_token_at then redis.call('HSET', job_key(id), 'first_token_at', timestamp) end
-  emit(id, 'delta', attempt, delta)
+  local sequence = tonumber(job.seq) + 1
+  redis.call('HSET', job_key(id), 'written', index, 'seq', sequence, 'first_token_at', job.first_token_at or timestamp)
+  add_event(id, sequence, job.event_limit, 'delta', attempt, delta)
 end
 local changes = {}
 if result ~= '' then write_result(id, job.owner, result) end
 if error ~= '' then changes.error = error end
 if usage ~= '' then changes.usage = merge_usage(job.usage, usage) end
 if code == '' then code = nil end
-close_attempt(id, attempt, status, code)
-release_from_worker(id, job.worker)
+close_attempt(id, record, status, code)
+release_from_worker(id, job.worker, job)
 if service then
   add_service(job.queue, job.owner, service - tonumber(job.cost))
   add_user_service(job.queue, job.owner, job.end_user, service - (tonumber(job.user_cost or '') or 0))

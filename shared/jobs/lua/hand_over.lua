@@ -9,23 +9,24 @@
 -- Returns {'ok' | 'failed' (the outage has lasted for as long as the job may wait in a queue: it has ended) | 'lost', queues to wake}.
 -- Promise: it costs the job neither a lost attempt nor a retry. Sent twice by the same attempt, it moves the job once.
 
-local ended = outcome_of(id, attempt)
+local record = read_attempt(id, attempt)
+local ended = record.outcome
 if ended == 'failed' and code ~= '' then return { 'failed', wakeups } end
 if ended then return { ended == outcome and 'ok' or 'lost', wakeups } end
-local job = fields(id, 'worker', 'owner', 'end_user', 'cancel_requested_at', 'queue', 'cost', 'user_cost', 'usage')
+local job = fields(id, 'worker', 'cancel_requested_at', 'cost', 'usage', unpack(RELEASE_FIELDS))
 if usage ~= '' then redis.call('HSET', job_key(id), 'usage', merge_usage(job.usage, usage)) end
 -- The next attempt is charged for what this one could not do.
 if code ~= '' then
   add_service(job.queue, job.owner, -tonumber(job.cost))
   if is_set(job.user_cost) then add_user_service(job.queue, job.owner, job.end_user, -tonumber(job.user_cost)) end
 end
-release_from_worker(id, job.worker)
+release_from_worker(id, job.worker, job)
 if code ~= '' and not job.cancel_requested_at and outlasts_patience(id, attempt) then
-  close_attempt(id, attempt, 'failed', code)
+  close_attempt(id, record, 'failed', code)
   finish(id, 'failed', attempt, { error = error }, code)
   return { 'failed', wakeups }
 end
-close_attempt(id, attempt, outcome, code ~= '' and code or nil)
+close_attempt(id, record, outcome, code ~= '' and code or nil)
 if context ~= '' then write_input(id, job.owner, 'context', context) end
 redis.call('HSET', job_key(id), 'queue', queue)
 if queue ~= job.queue then

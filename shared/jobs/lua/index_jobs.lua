@@ -27,7 +27,7 @@ for _, id in ipairs(ids) do
     leave_groups(id, job)
     local collection = not job.collection and collection_of(id)
     if collection then redis.call('HSET', job_key(id), 'collection', collection) end
-    add_to_index(id)
+    add_to_index(id, index_fields(id))
     changed = changed + 1
   end
 end

@@ -15,7 +15,7 @@ for _, id in ipairs(held) do
     lost[#lost + 1] = id
     mark_attempt_lost(id)
   else
-    release_from_worker(id, worker)
+    release_from_worker(id, worker, fields(id, unpack(RELEASE_FIELDS)))
   end
 end
 redis.call('HDEL', PREFIX .. 'workers', worker)

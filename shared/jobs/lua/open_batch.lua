@@ -17,7 +17,7 @@ redis.call('HSET', job_key(id), 'id', id, 'owner', owner, 'kind', 'batch', 'stat
   'lost', 0, 'retries', 0, 'worker', '', 'seq', 0, 'phase', 'running', 'phase_at', timestamp, 'children', 0,
   'queue', '', 'waiting', '', 'sealed', '0', 'seal_ms', seal_ms)
 set_fields(job_key(id), record)
-add_to_index(id)
+add_to_index(id, index_fields(id))
 redis.call('SADD', PREFIX .. 'owners', owner)
 redis.call('SADD', open_batches_key(owner), id)
 redis.call('ZADD', PREFIX .. 'jobs:due', seal_at, id)

@@ -6,8 +6,8 @@
 -- Returns the stored response in JSON, or nil if the owner has no such response.
 -- Promise: a job that has ended is kept as long from now on as if it had ended now, or longer.
 
-local job = fields(id, 'owner', 'status')
+local job = fields(id, 'owner', 'status', unpack(RETENTION_FIELDS))
 local response = job.owner == owner and redis.call('GET', response_key(id))
 if not response then return nil end
-if FINAL[job.status] then redis.call('ZADD', PREFIX .. 'jobs:ended', 'XX', 'GT', now + retention(id, job.status, 0), id) end
+if FINAL[job.status] then redis.call('ZADD', PREFIX .. 'jobs:ended', 'XX', 'GT', now + retention(id, job, job.status, 0), id) end
 return response

@@ -13,7 +13,7 @@ local results = {}
 for i, lease in ipairs(leases) do
   local job = read_job(lease.id)
   if job.attempt ~= lease.attempt or job.status ~= 'in_progress' then
-    results[i] = outcome_of(lease.id, lease.attempt) == 'lost' and 'lost' or 'settled'
+    results[i] = read_attempt(lease.id, lease.attempt).outcome == 'lost' and 'lost' or 'settled'
   else
     redis.call('ZADD', PREFIX .. 'jobs:due', expiry, lease.id)
     redis.call('HSET', job_key(lease.id), 'heartbeat_at', timestamp)

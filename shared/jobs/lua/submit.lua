@@ -99,25 +99,27 @@ local function create(job)
   if job.session ~= '' then
     after = add_turn(owner, job.session, id, job.turn_parent_id, job.turn, record.summary, record.retry_of)
   end
-  redis.call('HSET', record_key, 'id', id, 'owner', owner, 'session', job.session, 'parent', job.parent, 'status', 'queued',
-    'created_at', timestamp, 'expires_at', digits(now + tonumber(job.expires_ms)), 'attempt', 0, 'lost', 0, 'retries', 0,
-    'worker', '', 'seq', 0, 'phase', 'queued', 'phase_at', timestamp, 'first_queue', record.queue)
+  record.id, record.owner, record.session, record.parent, record.status = id, owner, job.session, job.parent, 'queued'
+  record.created_at, record.expires_at = timestamp, digits(now + tonumber(job.expires_ms))
+  record.attempt, record.lost, record.retries, record.worker, record.seq, record.bytes = 0, 0, 0, '', 1, #job.spec
+  record.phase, record.phase_at, record.first_queue = 'queued', timestamp, record.queue
   if job.timeout_ms ~= '' then record.timeout_at = digits(now + tonumber(job.timeout_ms)) end
   if tonumber(job.wait_ms) > 0 then record.not_before = digits(now + tonumber(job.wait_ms)) end
   record.reserved = job.reserved
   set_fields(record_key, record)
-  write_input(id, owner, 'spec', job.spec)
+  redis.call('HSET', input_key(id), 'spec', job.spec)
+  add_owner_bytes(owner, #job.spec)
   if job.requests ~= '' then
     set_fields(requests_key(id), cjson.decode(job.requests))
     redis.call('ZADD', request_batches_key(owner), 0, id)
   end
   if job.response ~= '' then write_response(id, owner, job.response) end
   if is_set(record.conversation) then await_response(record.conversation, owner, id) end
-  add_to_index(id)
+  add_to_index(id, record)
   redis.call('SADD', PREFIX .. 'owners', owner)
   count('submitted', record.kind)
   count('entered', record.queue)
-  emit(id, 'queued', 0, cjson.encode({ queue = record.queue }))
+  add_event(id, 1, record.event_limit, 'queued', 0, cjson.encode({ queue = record.queue }))
   remember_request(id, owner, job.idempotency, job.fingerprint)
   if is_set(record.retry_of) and redis.call('EXISTS', job_key(record.retry_of)) == 1 then
     redis.call('HSET', job_key(record.retry_of), 'retried_as', id)
@@ -132,9 +134,9 @@ local function create(job)
   if predecessor and not FINAL[predecessor] then
     redis.call('SADD', job_key(after) .. ':successors', id)
     redis.call('HSET', record_key, 'waiting', 'after', 'after', after)
-    redis.call('ZADD', PREFIX .. 'jobs:due', deadline(id), id)
+    redis.call('ZADD', PREFIX .. 'jobs:due', deadline_of(record), id)
   else
-    make_ready(id)
+    make_ready(id, record)
   end
 end
 

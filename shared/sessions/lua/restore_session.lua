@@ -14,8 +14,10 @@ for _, part in ipairs({ '', ':tree', ':turns' }) do
 end
 local turns, last = redis.call('HKEYS', key .. ':tree'), 0
 for _, turn in ipairs(turns) do
-  local status = fields(turn, 'status').status
-  if status and FINAL[status] then redis.call('ZADD', PREFIX .. 'jobs:ended', 'XX', 'GT', digits(now + retention(turn, status, 0)), turn) end
+  local job = fields(turn, 'status', unpack(RETENTION_FIELDS))
+  if FINAL[job.status] then
+    redis.call('ZADD', PREFIX .. 'jobs:ended', 'XX', 'GT', digits(now + retention(turn, job, job.status, 0)), turn)
+  end
   local times = cjson.decode(redis.call('HGET', key .. ':turns', turn .. ':times'))
   last = math.max(last, times.ended_at or times.created_at)
 end

@@ -1,20 +1,16 @@
 -- Attempts, as they are kept in the job record: field attempt:<n>, in JSON.
 -- Uses: queue, concurrency
 
--- How an attempt ended: nil while it runs, 'lost' when there is no record of it.
-local function outcome_of(id, attempt)
+-- The record of an attempt. Its outcome is nil while the attempt runs, and 'lost' if there is no record of it.
+local function read_attempt(id, attempt)
   local record = redis.call('HGET', job_key(id), 'attempt:' .. attempt)
-  if not record then return 'lost' end
-  return cjson.decode(record).outcome
+  return record and cjson.decode(record) or { outcome = 'lost' }
 end
 
--- Record how an attempt ended. Returns when it started.
-local function close_attempt(id, attempt, outcome, code)
-  local key, field = job_key(id), 'attempt:' .. attempt
-  local record = cjson.decode(redis.call('HGET', key, field))
+-- Record how an attempt ended.
+local function close_attempt(id, record, outcome, code)
   record.ended_at, record.outcome, record.error, record.token = now, outcome, code, nil
-  redis.call('HSET', key, field, cjson.encode(record))
-  return record.started_at
+  redis.call('HSET', job_key(id), 'attempt:' .. record.number, cjson.encode(record))
 end
 
 -- An attempt that ran for this long shows that the outage before it was over.
@@ -62,9 +58,12 @@ local function assign_to_worker(id, owner, worker, end_user)
   end
 end
 
-local function release_from_worker(id, worker)
+-- What release_from_worker needs of a job.
+local RELEASE_FIELDS = { 'owner', 'end_user', 'queue', 'user_cost', 'concurrency_key' }
+
+-- A job no longer runs on a worker. `job` has its RELEASE_FIELDS.
+local function release_from_worker(id, worker, job)
   if redis.call('SREM', PREFIX .. 'worker:' .. worker .. ':jobs', id) == 0 then return end
-  local job = fields(id, 'owner', 'end_user', 'queue', 'user_cost', 'concurrency_key')
   local owner = job.owner
   if owner then stop_for_user(job.queue, owner, job.end_user, job.user_cost) end
   if owner and is_set(job.end_user) then

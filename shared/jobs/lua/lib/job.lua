@@ -42,10 +42,14 @@ local function log_key(id) return job_key(id) .. ':log' end
 
 local function output_key(id) return job_key(id) .. ':output' end
 
+local function add_owner_bytes(owner, bytes)
+  if redis.call('HINCRBY', PREFIX .. 'owner_bytes', owner, bytes) <= 0 then redis.call('HDEL', PREFIX .. 'owner_bytes', owner) end
+end
+
 -- Count bytes that a job occupies in addition.
 local function add_bytes(id, owner, bytes)
   redis.call('HINCRBY', job_key(id), 'bytes', bytes)
-  if redis.call('HINCRBY', PREFIX .. 'owner_bytes', owner, bytes) <= 0 then redis.call('HDEL', PREFIX .. 'owner_bytes', owner) end
+  add_owner_bytes(owner, bytes)
 end
 
 -- Write the spec or the context of a job.

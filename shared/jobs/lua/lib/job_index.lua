@@ -10,7 +10,9 @@
 
 local STATUSES = { 'queued', 'in_progress', 'completed', 'failed', 'cancelled', 'expired' }
 
-local function index_fields(id) return fields(id, 'owner', 'status', 'kind', 'model', 'collection', 'parent') end
+local INDEX_FIELDS = { 'owner', 'status', 'kind', 'model', 'collection', 'parent' }
+
+local function index_fields(id) return fields(id, unpack(INDEX_FIELDS)) end
 
 local function scopes_of(job)
   local scopes = { job.owner }
@@ -51,9 +53,8 @@ local function leave_groups(id, job)
   for _, status in ipairs(STATUSES) do leave_group(id, job, status) end
 end
 
--- Enter a new job, or one of an earlier version, into the lists of its owner.
-local function add_to_index(id)
-  local job = index_fields(id)
+-- Enter a new job, or one of an earlier version, into the lists of its owner. `job` has its INDEX_FIELDS.
+local function add_to_index(id, job)
   redis.call('ZADD', PREFIX .. 'owner:' .. job.owner .. ':jobs', 0, id)
   join_group(id, job, job.status)
 end
@@ -64,12 +65,12 @@ local function remove_from_index(id, owner)
   redis.call('ZREM', PREFIX .. 'owner:' .. owner .. ':jobs', id)
 end
 
--- The only way to change the status of a job. Further arguments are names and values of other fields.
-local function set_status(id, status, ...)
-  local job = index_fields(id)
+-- The only way to change the status of a job, with other fields of its record. `job` has its INDEX_FIELDS.
+local function set_status(id, job, status, changes)
   if job.status ~= status then
     leave_groups(id, job)
     join_group(id, job, status)
   end
-  redis.call('HSET', job_key(id), 'status', status, ...)
+  changes.status = status
+  set_fields(job_key(id), changes)
 end

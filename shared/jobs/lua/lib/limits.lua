@@ -8,9 +8,18 @@
 -- A bucket holds what it receives within this time, unless it has its own time.
 local BURST_MS = 2000
 
+-- Limits that this run of the script has read, by owner.
+local known_limits = {}
+
+-- All limits that an owner has for itself.
+local function limits_of_owner(owner)
+  known_limits[owner] = known_limits[owner] or as_table(redis.call('HGETALL', PREFIX .. 'owner:' .. owner .. ':limits'))
+  return known_limits[owner]
+end
+
 -- The owner's limit of this name; `default` is that of the settings. Infinite when it is 0.
 local function limit_of(owner, name, default)
-  local limit = tonumber(redis.call('HGET', PREFIX .. 'owner:' .. owner .. ':limits', name) or default)
+  local limit = tonumber(limits_of_owner(owner)[name] or default)
   return limit > 0 and limit or math.huge
 end
 

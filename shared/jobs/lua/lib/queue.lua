@@ -45,10 +45,11 @@ local function held_key(queue) return queue_key(queue, 'held') end
 
 -- Let workers look again that hold a slot back for a job such as this one.
 local function notify_held_slots(queue)
-  for _, worker in ipairs(redis.call('SMEMBERS', held_key(queue))) do
+  local workers = redis.call('SMEMBERS', held_key(queue))
+  for _, worker in ipairs(workers) do
     redis.call('PUBLISH', PREFIX .. 'worker:' .. worker, cjson.encode({ job_waits = queue }))
   end
-  redis.call('DEL', held_key(queue))
+  if #workers > 0 then redis.call('DEL', held_key(queue)) end
 end
 
 local function set_service(queue, owner, service)
@@ -130,11 +131,12 @@ local function add_service(queue, owner, tokens)
 end
 
 -- When maintenance must look at a queued job: at its timeout, or before it at the time by which it must have started once.
-local function deadline(id)
-  local job = fields(id, 'expires_at', 'timeout_at', 'started_at')
+local function deadline_of(job)
   local start_by = job.started_at and math.huge or tonumber(job.expires_at)
   return math.min(start_by, tonumber(job.timeout_at or 'inf'))
 end
+
+local function deadline(id) return deadline_of(fields(id, 'expires_at', 'timeout_at', 'started_at')) end
 
 -- Put a job into the queue of its end user.
 local function enqueue_for_user(id, queue, owner, user, score)
@@ -153,9 +155,9 @@ local function share_by_user(queue, owner)
 end
 
 -- Make a queued job claimable. An owner that is new to the queue starts at the least service among those that wait, or that
--- last waited, so that neither a long absence nor a first job gives it every turn.
-local function enqueue(id)
-  local job = fields(id, 'queue', 'owner', 'end_user', 'priority', 'created_at')
+-- last waited, so that neither a long absence nor a first job gives it every turn. `job` is its record, if the caller has read it.
+local function enqueue(id, job)
+  job = job or fields(id, 'queue', 'owner', 'end_user', 'priority', 'created_at', 'expires_at', 'timeout_at', 'started_at')
   local queue, owner = job.queue, job.owner
   local owners = queue_key(queue, 'owners')
   if not redis.call('ZSCORE', owners, owner) then
@@ -174,7 +176,7 @@ local function enqueue(id)
   redis.call('ZADD', owner_jobs_key(queue, owner), score, id)
   if is_set(job.end_user) or has_users then enqueue_for_user(id, queue, owner, digest_of_user(job.end_user), score) end
   redis.call('SADD', PREFIX .. 'queues', queue)
-  redis.call('ZADD', PREFIX .. 'jobs:due', deadline(id), id)
+  redis.call('ZADD', PREFIX .. 'jobs:due', deadline_of(job), id)
   redis.call('HSET', job_key(id), 'waiting', 'worker')
   if tonumber(job.priority) < BATCH_PRIORITY then notify_held_slots(queue) end
   wakeups[#wakeups + 1] = queue
@@ -217,10 +219,10 @@ local function postpone(id, not_before)
   redis.call('ZADD', PREFIX .. 'jobs:due', math.min(not_before, deadline(id)), id)
 end
 
--- Make a job claimable at once, or after its delay.
-local function make_ready(id)
-  local not_before = tonumber(redis.call('HGET', job_key(id), 'not_before') or 0)
-  if not_before <= now then enqueue(id) else postpone(id, not_before) end
+-- Make a job claimable at once, or after its delay. `job` is its record, if the caller has read it.
+local function make_ready(id, job)
+  local not_before = tonumber((job or fields(id, 'not_before')).not_before or 0)
+  if not_before <= now then enqueue(id, job) else postpone(id, not_before) end
 end
 
 -- Time of submission of the oldest job of an owner: that of the first job of each priority is compared.

@@ -19,8 +19,8 @@ local function must_close_output(id)
 end
 
 -- The event of an ended request batch, such as 'batch.completed', in the words of OpenAI's API; nil for other jobs.
-local function request_batch_event(id, status)
-  if fields(id, 'kind').kind ~= REQUEST_BATCH then return nil end
+local function request_batch_event(id, job, status)
+  if job.kind ~= REQUEST_BATCH then return nil end
   local outcome = redis.call('HGET', requests_key(id), 'outcome')
   return 'batch.' .. (status == 'completed' and outcome or status)
 end

@@ -12,8 +12,8 @@ local function write_response(id, owner, response)
 end
 
 -- The event of an ended response that ran in the background, in the words of OpenAI's API; nil for other jobs.
-local function response_event(id, status)
-  if fields(id, 'response').response ~= 'background' then return nil end
+local function response_event(id, job, status)
+  if job.response ~= 'background' then return nil end
   if status == 'cancelled' then return 'response.cancelled' end
   if status ~= 'completed' then return 'response.failed' end
   -- The texts in a result cannot contain this, as their quotes are escaped.

@@ -30,14 +30,12 @@ do
     return left + (days - tonumber(number)) * DAY_MS
   end
 
-  -- Limits of a hash with a prefix before their names, or the defaults; 0 for none. Nil if there is none.
-  local function limits_in(key, prefix, defaults)
-    local names = {}
-    for i, name in ipairs(NAMES) do names[i] = prefix .. name end
-    local found, limits, is_limited = redis.call('HMGET', key, unpack(names)), {}, false
-    for i, name in ipairs(names) do
-      limits[NAMES[i]] = tonumber(found[i] or defaults[name] or 0)
-      is_limited = is_limited or limits[NAMES[i]] > 0
+  -- The token limits among others, with a prefix before their names, or the defaults; 0 for none. Nil if there is none.
+  local function token_limits_in(others, prefix, defaults)
+    local limits, is_limited = {}, false
+    for _, name in ipairs(NAMES) do
+      limits[name] = tonumber(others[prefix .. name] or defaults[prefix .. name] or 0)
+      is_limited = is_limited or limits[name] > 0
     end
     return is_limited and limits or nil
   end
@@ -56,12 +54,10 @@ do
     return total
   end
 
-  -- The tokens that a holder has spent in a day or month. What was used before the limit was set comes from the ledger, which does not
-  -- know API keys.
-  local function spent_in(holder, period, day)
-    local key = spent_key(holder.name, period)
-    local spent, total = redis.call('GET', key), 0
-    if spent then return tonumber(spent) end
+  -- The tokens that a holder has spent in a day or month, for which there is no count yet. What was used before the limit was set comes
+  -- from the ledger, which does not know API keys.
+  local function count_spent(holder, period, day)
+    local key, total = spent_key(holder.name, period), 0
     if holder.kind ~= 'api_key' then
       local first = #period == #day and tonumber(string.sub(day, 9)) or 1
       for number = first, tonumber(string.sub(day, 9)) do
@@ -74,9 +70,8 @@ do
 
   -- Who is limited among those who submit jobs: holders with their limits and the tokens that their jobs need together.
   local function find_holders(owner, key, jobs, defaults)
-    local owner_key = PREFIX .. 'owner:' .. owner .. ':limits'
     local holders, by_name = {}, {}
-    local user_limits = limits_in(owner_key, 'end_user_', defaults)
+    local user_limits = token_limits_in(limits_of_owner(owner), 'end_user_', defaults)
     local function add(name, kind, limits, tokens, user)
       if not limits then return end
       if not by_name[name] then
@@ -85,8 +80,8 @@ do
       end
       by_name[name].tokens = by_name[name].tokens + tokens
     end
-    local owner_limits = limits_in(owner_key, '', defaults)
-    local key_limits = key ~= '' and limits_in(PREFIX .. 'key:' .. key .. ':limits', '', {}) or nil
+    local owner_limits = token_limits_in(limits_of_owner(owner), '', defaults)
+    local key_limits = key ~= '' and token_limits_in(as_table(redis.call('HGETALL', PREFIX .. 'key:' .. key .. ':limits')), '', {}) or nil
     for _, job in ipairs(jobs) do
       add('owner:' .. owner, 'owner', owner_limits, job.tokens)
       add('key:' .. key, 'api_key', key_limits, job.tokens)
@@ -104,16 +99,26 @@ do
   reserve_tokens = function(owner, key, jobs, defaults)
     local holders = find_holders(owner, key, jobs, defaults)
     if #holders == 0 then return nil, { 0, 0, 0 } end
-    local day, buckets, rates = utc_date(), {}, {}
+    local day, buckets, budgets, keys = utc_date(), {}, {}, {}
     local periods = { tokens_per_day = day, tokens_per_month = string.sub(day, 1, 7) }
     for _, holder in ipairs(holders) do
       for name, period in pairs(periods) do
-        local limit = holder.limits[name]
-        local left = limit > 0 and limit - spent_in(holder, period, day)
-        if left and (left <= 0 or holder.tokens > left) then
-          return 'budget_spent', { holder.kind, name, digits(limit), digits(math.max(0, left)), digits(ms_left(day, period)) }
+        if holder.limits[name] > 0 then
+          budgets[#budgets + 1] = { holder = holder, name = name, period = period }
+          keys[#keys + 1] = spent_key(holder.name, period)
         end
       end
+    end
+    local spent = #keys > 0 and redis.call('MGET', unpack(keys))
+    for i, budget in ipairs(budgets) do
+      local holder = budget.holder
+      local limit = holder.limits[budget.name]
+      local left = limit - tonumber(spent[i] or count_spent(holder, budget.period, day))
+      if left <= 0 or holder.tokens > left then
+        return 'budget_spent', { holder.kind, budget.name, digits(limit), digits(math.max(0, left)), digits(ms_left(day, budget.period)) }
+      end
+    end
+    for _, holder in ipairs(holders) do
       local per_minute = holder.limits.tokens_per_minute
       if per_minute > 0 then
         if holder.tokens > per_minute then
@@ -128,13 +133,7 @@ do
       local kind = buckets[longest].kind
       return 'tokens_limited', { kind, 'tokens_per_minute', digits(most), digits(left), digits(wait_ms), digits(reset_ms) }
     end
-    for _, holder in ipairs(holders) do
-      for name, period in pairs(periods) do
-        if holder.limits[name] > 0 then
-          redis.call('INCRBY', spent_key(holder.name, period), digits(holder.tokens))
-        end
-      end
-    end
+    for i, budget in ipairs(budgets) do redis.call('INCRBY', keys[i], digits(budget.holder.tokens)) end
     for _, job in ipairs(jobs) do
       local charged = {}
       for _, holder in ipairs(holders) do
@@ -150,14 +149,16 @@ do
   -- Replace the tokens that a job has reserved by those it has used, when it ends.
   settle_tokens = function(reserved, used)
     local reservation = cjson.decode(reserved)
-    local more = used - reservation.tokens
+    local more, keys = used - reservation.tokens, {}
     for _, holder in ipairs(reservation.holders) do
       local name, per_minute = holder[1], holder[2]
       if per_minute > 0 then give_back(bucket_name(name), per_minute / 60, -more) end
-      for _, period in ipairs({ reservation.day, string.sub(reservation.day, 1, 7) }) do
-        local key = spent_key(name, period)
-        if redis.call('EXISTS', key) == 1 then redis.call('INCRBY', key, digits(more)) end
-      end
+      keys[#keys + 1] = spent_key(name, reservation.day)
+      keys[#keys + 1] = spent_key(name, string.sub(reservation.day, 1, 7))
+    end
+    -- A count that has expired must not come back without a time to live.
+    for i, spent in ipairs(redis.call('MGET', unpack(keys))) do
+      if spent then redis.call('INCRBY', keys[i], digits(more)) end
     end
   end
 end

@@ -5,8 +5,9 @@ local MAX_CHILDREN_PER_CANCEL = 1000
 
 -- Give the successors of a job that has ended to its predecessor if that still runs, else make them ready.
 local function release_successors(id, predecessor)
-  local key = job_key(id)
-  for _, successor in ipairs(redis.call('SMEMBERS', key .. ':successors')) do
+  local key = job_key(id) .. ':successors'
+  local successors = redis.call('SMEMBERS', key)
+  for _, successor in ipairs(successors) do
     if redis.call('HGET', job_key(successor), 'status') == 'queued' then
       if predecessor then
         redis.call('SADD', job_key(predecessor) .. ':successors', successor)
@@ -16,13 +17,15 @@ local function release_successors(id, predecessor)
       end
     end
   end
-  redis.call('DEL', key .. ':successors')
+  if #successors > 0 then redis.call('DEL', key) end
 end
+
+-- What retention needs of a job.
+local RETENTION_FIELDS = { 'retention_ms', 'failed_retention_ms' }
 
 -- How long a job is kept that ends now, in ms. The result must outlive its deliveries. Dead letters wait for an operator, but
 -- other jobs that did not complete are kept for a shorter time.
-local function retention(id, status, deliveries)
-  local job = fields(id, 'retention_ms', 'failed_retention_ms')
+local function retention(id, job, status, deliveries)
   local kept = job.retention_ms
   if status ~= 'completed' and not redis.call('ZSCORE', PREFIX .. 'jobs:dead_letters', id) then
     kept = job.failed_retention_ms or kept
@@ -37,10 +40,9 @@ local OPEN_FIELDS = {
 }
 
 -- Drop what an ended job no longer needs. Its stream takes more memory than its record, and few clients read it late.
-local function compact(id)
+local function compact(id, event_retention_ms)
   local key = job_key(id)
-  local kept_ms = redis.call('HGET', key, 'event_retention_ms')
-  if is_set(kept_ms) then redis.call('PEXPIRE', key .. ':events', kept_ms) end
+  if is_set(event_retention_ms) then redis.call('PEXPIRE', key .. ':events', event_retention_ms) end
   redis.call('HDEL', key, unpack(OPEN_FIELDS))
   redis.call('DEL', output_key(id))
 end
@@ -74,8 +76,7 @@ local function finish_turn(id, session, status, has_deliveries)
 end
 
 -- Observe the times of a completed job. No client waits for a line of a request batch, and its deltas are written late.
-local function observe_completion(id)
-  local job = fields(id, 'kind', 'model', 'created_at', 'started_at', 'first_token_at', 'line_of', 'not_before')
+local function observe_completion(job)
   local labels = job.kind .. ' ' .. (job.model or '')
   if job.started_at then observe('run', labels, (now - tonumber(job.started_at)) / 1000) end
   if is_set(job.line_of) then return end
@@ -94,18 +95,22 @@ local function count_fetch(id, status)
   if is_set(started_at) then observe('fetch', outcome, (now - tonumber(started_at)) / 1000) end
 end
 
+-- What the end of a job needs of its record.
+local END_FIELDS = joined(INDEX_FIELDS, DELIVERY_FIELDS, RETENTION_FIELDS, { 'queue', 'end_user', 'waiting', 'after', 'document', 'keep_input',
+  'session', 'usage', 'usage_days', 'reserved', 'concurrency_key', 'seq', 'event_limit', 'event_retention_ms', 'created_at', 'started_at',
+  'first_token_at' })
+
 -- The only way into a final status. `changes` are further fields of the record, `code` is an error's.
 finish = function(id, status, attempt, changes, code)
-  local key = job_key(id)
-  local job = fields(id, 'queue', 'owner', 'end_user', 'status', 'waiting', 'after', 'document', 'parent', 'kind', 'keep_input', 'session',
-    'model', 'usage', 'usage_days', 'reserved', 'concurrency_key')
+  local key, job = job_key(id), fields(id, unpack(END_FIELDS))
   if job.status == 'queued' then
     dequeue(id, job.queue, job.owner, digest_of_user(job.end_user))
     concurrency.leave(id, job.owner, job.concurrency_key)
   end
-  set_status(id, status, 'ended_at', timestamp, 'waiting', '', 'phase', status, 'phase_at', timestamp)
-  if changes then set_fields(key, changes) end
-  local used = changes and changes.usage or job.usage
+  changes = changes or {}
+  local used, sequence = changes.usage or job.usage, tonumber(job.seq) + 1
+  changes.ended_at, changes.waiting, changes.phase, changes.phase_at, changes.seq = timestamp, '', status, timestamp, sequence
+  set_status(id, job, status, changes)
   used = write_usage(job.owner, job.kind, job.model, job.end_user, used, job.usage_days)
   if job.reserved then settle_tokens(job.reserved, used) end
   if is_set(job.document) then
@@ -113,19 +118,19 @@ finish = function(id, status, attempt, changes, code)
     fail_document(job.document, id, problem and cjson.decode(problem).message or 'Its job is ' .. status .. '.')
   end
   redis.call('ZREM', PREFIX .. 'jobs:due', id)
-  emit(id, 'ended', attempt, cjson.encode({ status = status, code = code }))
+  add_event(id, sequence, job.event_limit, 'ended', attempt, cjson.encode({ status = status, code = code }))
   redis.call('PUBLISH', PREFIX .. 'ended', id)
   count('ended', job.kind, status)
-  if status == 'completed' then observe_completion(id) end
+  if status == 'completed' then observe_completion(job) end
   if job.kind == 'fetch' then count_fetch(id, status) end
   if is_set(job.queue) then count('left', job.queue, status) end
   -- The same prompt would be too long again, and prompts that are too long are the largest.
   if (status == 'completed' and job.keep_input == '0') or code == 'prompt_too_long' then drop_input(id, job.owner) end
-  local deliveries, event = create_deliveries(id, 'job.' .. status), request_batch_event(id, status) or response_event(id, status)
-  if event then deliveries = deliveries + create_deliveries(id, event) end
-  redis.call('ZADD', PREFIX .. 'jobs:ended', now + retention(id, status, deliveries), id)
+  local deliveries, event = create_deliveries(id, job, 'job.' .. status), request_batch_event(id, job, status) or response_event(id, job, status)
+  if event then deliveries = deliveries + create_deliveries(id, job, event) end
+  redis.call('ZADD', PREFIX .. 'jobs:ended', now + retention(id, job, status, deliveries), id)
   if is_set(job.session) then finish_turn(id, job.session, status, deliveries > 0) end
-  compact(id)
+  compact(id, job.event_retention_ms)
   -- The successors of a job that ends while it still waits for another would overtake that other if they became ready.
   local predecessor = nil
   if job.waiting == 'after' and not FINAL[fields(job.after, 'status').status or 'completed'] then predecessor = job.after end
@@ -176,7 +181,7 @@ end
 
 -- Return a job in progress to its queue.
 local function requeue(id, attempt, delay_ms, why, found)
-  set_status(id, 'queued', 'worker', '', 'phase', 'queued', 'phase_at', timestamp)
+  set_status(id, index_fields(id), 'queued', { worker = '', phase = 'queued', phase_at = timestamp })
   local data = cjson.encode({ why = why, delay_ms = delay_ms })
   if is_set(found) then data = data:sub(1, -2) .. ',"file_search":' .. found .. '}' end
   emit(id, 'requeued', attempt, data)
@@ -185,11 +190,12 @@ end
 
 -- The worker of an attempt has died or stopped renewing its lease.
 local function mark_attempt_lost(id)
-  local job = fields(id, 'attempt', 'worker', 'lost', 'max_attempts', 'cancel_requested_at', 'heartbeat_at', 'usage')
+  local job = fields(id, 'attempt', 'worker', 'lost', 'max_attempts', 'cancel_requested_at', 'heartbeat_at', 'usage', unpack(RELEASE_FIELDS))
   local attempt, lost = job.attempt, tonumber(job.lost) + 1
-  local started_at = close_attempt(id, attempt, 'lost')
-  release_from_worker(id, job.worker)
-  local usage = add_lost_time(job.usage, (tonumber(job.heartbeat_at or '') or started_at) - started_at)
+  local record = read_attempt(id, attempt)
+  close_attempt(id, record, 'lost')
+  release_from_worker(id, job.worker, job)
+  local usage = add_lost_time(job.usage, (tonumber(job.heartbeat_at or '') or record.started_at) - record.started_at)
   redis.call('HSET', job_key(id), 'lost', lost, 'usage', usage)
   count('attempts lost')
   emit(id, 'attempt_lost', attempt, cjson.encode({ attempt = tonumber(attempt), worker = job.worker }))
