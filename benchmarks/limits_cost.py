@@ -1,24 +1,29 @@
 """Cost of limits and of the usage ledger per job: the same job of an owner with five limits, and of an owner without any, in turn.
 
-Jobs are submitted, claimed and ended on one Redis, so that load on the machine meets all cases alike. Their times are medians; the CPU
-time of Redis and of this process is the mean, which other load hardly changes. Run: ``.venv/bin/python -m benchmarks.limits_cost``.
+Jobs are submitted, claimed and ended, so that load on the machine meets all cases alike. Their times are medians; the CPU time of Redis
+and of the calling process is the mean, which other load hardly changes. With ``--old CHECKOUT``, the jobs of another commit (a git
+worktree), on a Redis of their own, take turns with them. Run: ``.venv/bin/python -m benchmarks.limits_cost``.
 """
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import redis
 
+from benchmarks import checkout_jobs
+from benchmarks.checkout_jobs import cpu_seconds, job_runner, timed
 from benchmarks.figures import figure, percentile
 from cli.local.redis_server import start_redis
-from shared.jobs.models import Status
-from shared.jobs.submission import JobSubmitter, Submission
+from shared.jobs.submission import JobSubmitter
 from shared.jobs.transitions import JobTransitions
-from shared.jobs.usage import Usage
 from shared.owners.limits import OwnerLimits
 from shared.redis_connection import connect
 from shared.settings import Settings
@@ -26,7 +31,18 @@ from shared.settings import Settings
 LIMITS = ("tokens_per_minute", "tokens_per_day", "tokens_per_month", "running_jobs", "end_user_tokens_per_day")
 LIMITED, UNLIMITED = "limited", "unlimited"
 WARM_UP, TURN = 100, 10
-USAGE = Usage(prompt_tokens=100, completion_tokens=100, gpu_ms=900)
+OLD = "old commit"
+# The cases whose difference is what something adds to a job.
+ADDED = {
+    "five limits": ("five limits", "none"),
+    "a concurrency key": ("a concurrency key", "none"),
+    "usage": ("none", "no usage"),
+    "five limits and usage": ("five limits", "no usage"),
+    "five limits and usage, over the old commit": ("five limits", OLD),
+}
+
+# Runs a number of jobs; returns their times and the CPU time of all of them, in seconds.
+Turn = Callable[[int], tuple[list[float], float]]
 
 
 class Cost(NamedTuple):
@@ -38,82 +54,77 @@ class Cost(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=3000, help="jobs of each owner")
-    jobs = parser.parse_args().jobs
-    with tempfile.TemporaryDirectory() as folder:
-        server = start_redis(Path(folder))
-        try:
-            client = connect(server.url)
-            OwnerLimits(client).set_limits(LIMITED, dict.fromkeys(LIMITS, 10**12))
-            settings = Settings(data_dir=Path(folder), redis_url=server.url)
-            run = job_runner(JobSubmitter(client, settings, _wake), JobTransitions(client, settings, _wake))
-            cases: dict[str, Callable[[], None]] = {
-                "none": lambda: run(UNLIMITED, USAGE, ""),
-                "five limits": lambda: run(LIMITED, USAGE, ""),
-                "no usage": lambda: run(UNLIMITED, Usage(), ""),
-                "a concurrency key": lambda: run(UNLIMITED, USAGE, "key"),
-            }
-            costs = measure(client, cases, jobs)
-        finally:
-            server.stop()
+    parser.add_argument("--jobs", type=int, default=3000, help="jobs of each case")
+    parser.add_argument("--old", type=Path, metavar="CHECKOUT", help="a checkout of another commit to compare with")
+    options = parser.parse_args()
+    with ExitStack() as cleanup:
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
+        server = start_redis(folder / "new")
+        cleanup.callback(server.stop)
+        cases = own_cases(connect(server.url), Settings(data_dir=folder, redis_url=server.url))
+        if options.old is not None:
+            old_server = start_redis(folder / "old")
+            cleanup.callback(old_server.stop)
+            cases[OLD] = old_case(cleanup, options.old, old_server.url)
+        costs = measure(cases, options.jobs)
     for case, cost in costs.items():
-        figure("limits_cost.p50", cost.median, "ms", case=case, jobs=jobs)
-        figure("limits_cost.cpu", cost.cpu, "ms per job", case=case, jobs=jobs)
-    for case, base in (("five limits", "none"), ("a concurrency key", "none"), ("none", "no usage")):
-        what = "usage" if base == "no usage" else case
-        figure("limits_cost.added_p50", costs[case].median - costs[base].median, "ms", of=what, jobs=jobs)
-        figure("limits_cost.added_cpu", costs[case].cpu - costs[base].cpu, "ms per job", of=what, jobs=jobs)
+        figure("limits_cost.p50", cost.median, "ms", case=case, jobs=options.jobs)
+        figure("limits_cost.cpu", cost.cpu, "ms per job", case=case, jobs=options.jobs)
+    for what, (case, base) in ADDED.items():
+        if base in costs:
+            figure("limits_cost.added_p50", costs[case].median - costs[base].median, "ms", of=what, jobs=options.jobs)
+            figure("limits_cost.added_cpu", costs[case].cpu - costs[base].cpu, "ms per job", of=what, jobs=options.jobs)
 
 
-def job_runner(submitter: JobSubmitter, transitions: JobTransitions) -> Callable[[str, Usage, str], None]:
-    """A function that runs one job of an owner, which uses something and may have a concurrency key."""
-    number = 0
+def own_cases(client: redis.Redis, settings: Settings) -> dict[str, Turn]:
+    """The cases that run the code of this checkout, in this process."""
+    OwnerLimits(client).set_limits(LIMITED, dict.fromkeys(LIMITS, 10**12))
+    run = job_runner(JobSubmitter(client, settings, _wake), JobTransitions(client, settings, _wake))
 
-    def run(owner: str, usage: Usage, key: str) -> None:
-        nonlocal number
-        number += 1
-        submission = Submission(
-            kind="generate",
-            queue="q",
-            spec={"prompt": "x" * 200},
-            owner=owner,
-            model="m",
-            end_user="uma",
-            tokens=300,
-            concurrency_key=key,
-        )
-        job = submitter.submit_job(submission).id
-        claimed = transitions.claim("q", "w", f"token {number}")
-        assert claimed is not None
-        transitions.finish((job, claimed.attempt), Status.COMPLETED, result={"text": "y" * 200}, service=200, usage=usage)
+    def turn(one_job: Callable[[], None]) -> Turn:
+        def run_jobs(jobs: int) -> tuple[list[float], float]:
+            before = cpu_seconds(client)
+            seconds = [timed(one_job) for _ in range(jobs)]
+            return seconds, cpu_seconds(client) - before
 
-    return run
+        return run_jobs
+
+    return {
+        "none": turn(lambda: run(UNLIMITED)),
+        "five limits": turn(lambda: run(LIMITED)),
+        "no usage": turn(lambda: run(UNLIMITED, has_usage=False)),
+        "a concurrency key": turn(lambda: run(UNLIMITED, key="key")),
+    }
 
 
-def measure(client: redis.Redis, cases: dict[str, Callable[[], None]], jobs: int) -> dict[str, Cost]:
+def old_case(cleanup: ExitStack, checkout: Path, redis_url: str) -> Turn:
+    """A case that runs the code of another checkout, in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(checkout.resolve())}
+    command = [sys.executable, checkout_jobs.__file__, redis_url, UNLIMITED]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    cleanup.enter_context(process)
+    cleanup.callback(process.terminate)
+
+    def run_jobs(jobs: int) -> tuple[list[float], float]:
+        assert process.stdin is not None and process.stdout is not None
+        print(jobs, file=process.stdin, flush=True)
+        seconds, cpu = json.loads(process.stdout.readline())
+        return seconds, cpu
+
+    return run_jobs
+
+
+def measure(cases: dict[str, Turn], jobs: int) -> dict[str, Cost]:
     """The cost of a job of each case; the cases take turns of some jobs."""
     seconds: dict[str, list[float]] = {case: [] for case in cases}
     cpu = dict.fromkeys(cases, 0.0)
     for turn in range(-WARM_UP // TURN, jobs // TURN):
-        for case, run in cases.items():
-            cpu_before = _cpu_seconds(client)
-            times = [_time(run) for _ in range(TURN)]
+        for case, run_jobs in cases.items():
+            times, used = run_jobs(TURN)
             if turn >= 0:
                 seconds[case] += times
-                cpu[case] += _cpu_seconds(client) - cpu_before
+                cpu[case] += used
     return {case: Cost(1000 * percentile(seconds[case], 50), 1000 * cpu[case] / len(seconds[case])) for case in cases}
-
-
-def _time(run: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def _cpu_seconds(client: redis.Redis) -> float:
-    """CPU time of Redis and of this process."""
-    used: Any = client.info("cpu")
-    return float(used["used_cpu_user_main_thread"] + used["used_cpu_sys_main_thread"]) + time.process_time()
 
 
 def _wake(queue: str, count: int) -> None:
