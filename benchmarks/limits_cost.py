@@ -106,7 +106,8 @@ def old_case(cleanup: ExitStack, checkout: Path, redis_url: str) -> Turn:
     cleanup.callback(process.terminate)
 
     def run_jobs(jobs: int) -> tuple[list[float], float]:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         print(jobs, file=process.stdin, flush=True)
         seconds, cpu = json.loads(process.stdout.readline())
         return seconds, cpu
