@@ -39,7 +39,8 @@ def connect(url: str, *, timeout: float = 10.0, retries: int = 2, blocks: float 
         "decode_responses": True,
         "socket_connect_timeout": min(timeout, 5.0),
         "socket_timeout": timeout + blocks,
-        "socket_keepalive": True,
+        # A Unix socket has none, and redis-py refuses the option for it.
+        **({} if url.startswith("unix:") else {"socket_keepalive": True}),
         # A ping before each command that follows a pause. A blocking read that returned empty has just had its reply.
         "health_check_interval": 5 + blocks,
         # For each connection, redis-py would look up its own version in the installed packages (milliseconds) and send it.

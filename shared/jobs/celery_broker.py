@@ -8,6 +8,7 @@ the settings below were tested.
 import json
 import uuid
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import redis
 from celery import Celery
@@ -64,7 +65,8 @@ class WaitingTransport(Transport):
         cycle._binding_expiry_tref = loop.call_repeatedly(BINDING_CHECK_SECONDS, cycle.maybe_refresh_binding_expiry)
 
 
-TRANSPORT_ALIASES["redis"] = f"{__name__}:{WaitingTransport.__name__}"
+for alias in ("redis", "rediss"):
+    TRANSPORT_ALIASES[alias] = f"{__name__}:{WaitingTransport.__name__}"
 
 
 class UnackedQueues(AMQP):  # type: ignore[misc]
@@ -81,9 +83,23 @@ class UnackedQueues(AMQP):  # type: ignore[misc]
         return consumer
 
 
+def broker_url(redis_url: str) -> str:
+    """The URL by which Celery finds the Redis of a URL for redis-py."""
+    parts = urlsplit(redis_url)
+    options = dict(parse_qsl(parts.query))
+    if parts.scheme == "unix":
+        query = urlencode({"virtual_host": options.get("db", "0")})
+        return f"redis+socket://{parts.netloc}{parts.path}?{query}"
+    if parts.scheme == "rediss":
+        # Without an option for TLS, kombu would send plain text. As for redis-py, the certificate is checked unless the URL says otherwise.
+        level = options.get("ssl_cert_reqs", "required").upper().removeprefix("CERT_")
+        return urlunsplit(parts._replace(query=urlencode({**options, "ssl_cert_reqs": f"CERT_{level}"})))
+    return redis_url
+
+
 def celery_app(settings: Settings, *, events: str | None = None) -> Celery:
     """Create a Celery app without acknowledgements, results or prefetch. No state depends on the broker."""
-    app = Celery("enginehouse", broker=settings.redis_url, events=events, amqp=UnackedQueues)
+    app = Celery("enginehouse", broker=broker_url(settings.redis_url), events=events, amqp=UnackedQueues)
     app.conf.update(
         task_acks_late=False,
         task_ignore_result=True,
