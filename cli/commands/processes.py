@@ -111,7 +111,7 @@ def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, re
 
 
 def healthcheck(
-    worker: Annotated[str, typer.Argument(help="Name of one worker, such as gpu0, cpu or io.", show_default="any")] = "",
+    worker: Annotated[str, typer.Argument(help="Name of one worker, such as gpu0, cpu or io; or api.", show_default="any")] = "",
     data: Data = None,
 ) -> None:
     """Exit with status 0 if a worker of the data folder runs on this host; else print the reason and exit with status 1.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cli.errors import CommandError
 from shared.errors import NotFound
+from shared.liveness import frozen_seconds
 from shared.models.catalogue import GENERATE, ModelEntry, load_catalogue
 from shared.settings import Settings, file_variables, to_environment
 
@@ -59,6 +60,8 @@ def api_command(settings: Settings) -> list[str]:
         ),
         # With fewer connections than this, gunicorn would close idle connections between requests.
         *("--worker-connections", str(2 * settings.api_threads)),
+        # A process that shows no sign of life for this long is killed and replaced.
+        *("--timeout", f"{frozen_seconds(settings.lease_seconds):.0f}"),
         *("--graceful-timeout", "5", "--no-control-socket", "--log-level", "warning"),
     ]
 

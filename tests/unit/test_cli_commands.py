@@ -49,6 +49,8 @@ def test_a_gpu_worker_gets_its_number(models_file: Path) -> None:
 def test_the_api_command_has_threads_and_address() -> None:
     command = api_command(Settings(host="::1", port=8080, api_workers=3, api_threads=40))
     assert (after(command, "--bind"), after(command, "--workers"), after(command, "--threads")) == ("[::1]:8080", "3", "40")
+    assert after(command, "--timeout") == "30"
+    assert after(api_command(Settings(lease_seconds=12, renew_seconds=1)), "--timeout") == "12"
 
 
 @pytest.mark.parametrize(("name", "why"), [("huge", "no model 'huge'"), ("vectors", "cannot generate text")])
