@@ -69,7 +69,10 @@ def install(root: typer.Typer) -> None:
 
 def _model_loader(data: Path | None, models_file: Path | None, url: str | None) -> "ModelLoader":
     from cli.admin.model_loading import ModelLoader
+    from cli.local.running_stack import with_stack_models
     from shared.models.catalogue import load_catalogue
 
     settings = load_settings(data_dir=data, models_file=models_file, redis_url=url)
+    if models_file is None:
+        settings = with_stack_models(settings)
     return ModelLoader(stack_redis(data, url), load_catalogue(settings.models_file, engine=settings.engine), settings)

@@ -47,7 +47,7 @@ def test_evaluate_prints_measures_of_each_mode_and_the_misses(stack: Stack, coll
     assert (rows["plants"]["recall@10"], rows["all"]["recall@5"]) == (0.5, 0.6667)
     assert done.stderr.splitlines() == ["keyword: not found: roses sun water (boilers.txt page 1)"]
     both = run(stack, "evaluate", path, "-c", collection, "--mode", "keyword", "--mode", "hybrid").stdout.splitlines()
-    assert [line.split("\t")[0] for line in both] == ["keyword", "hybrid"]
+    assert [line.split("\t")[0] for line in both] == ["mode", "keyword", "hybrid"]
 
 
 def test_evaluate_searches_with_the_standalone_form_when_asked(stack: Stack, collection: str, tmp_path: Path) -> None:
