@@ -90,6 +90,8 @@ def recover_documents(client: redis.Redis, settings: Settings, *, out: Output) -
 
 def summary_of(recovery: Recovery) -> str:
     """What was found and done, as sentences."""
+    if not recovery.checked:
+        return "There are no folders of documents, so there was nothing to recover."
     checked = f"Checked {plural(recovery.checked, 'folder')} of documents:"
     if not recovery.missing:
         return f"{checked} each has its record, so there was nothing to recover."

@@ -177,7 +177,7 @@ def _ratio(gpu: Mapping[str, Any], part: str, whole: str) -> str:
 def _place(job: Job) -> str:
     if job.status is Status.IN_PROGRESS:
         return f"{job.phase} on {job.worker}"
-    return f"{job.queue}, waiting for {words(job.waiting)}" if job.waiting else job.queue
+    return f"{job.queue}, waiting: {words(job.waiting)}" if job.waiting else job.queue
 
 
 def show_top(client: redis.Redis, settings: Settings, *, once: bool, seconds: float, out: Output) -> None:

@@ -306,7 +306,7 @@ def _citation(item: dict[str, Any]) -> str:
 
 def _row(job: "Job") -> tuple[object, ...]:
     took = f"{job.ended_at - job.started_at:.1f} s" if job.ended_at and job.started_at else ""
-    waiting = f"waiting for {words(job.waiting_for)}" if job.waiting_for else ""
+    waiting = f"waiting: {words(job.waiting_for)}" if job.waiting_for else ""
     about = (job.error or {}).get("message") or waiting or job.summary or ""
     return job.id, job.kind, job.status, clock(job.created_at), took, first_line(str(about))
 

@@ -161,7 +161,7 @@ def test_an_administrator_sees_and_changes_queues_workers_and_the_jobs_of_all_ow
 
     assert run(slow_stack, "queues", "pause", "echo").returncode == 0
     assert slow_stack.job(waiting[0])["waiting_for"] == "paused"
-    assert lines("jobs", "cancel", "--status", "in_progress", "--dry-run") == [["8 jobs match"]]
+    assert lines("jobs", "cancel", "--status", "in_progress", "--dry-run") == [["8 jobs matched"]]
     refused = run(slow_stack, "jobs", "cancel", "--status", "in_progress")
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
     assert lines("jobs", "cancel", "--status", "in_progress", "--yes") == [["8 of 8 jobs cancelled"]]
