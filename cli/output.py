@@ -47,9 +47,12 @@ class Output:
         row: Callable[[Any], Sequence[object]],
         *,
         to_json: Callable[[Any], Mapping[str, Any]] = lambda record: record.raw,
+        limit: int | None = None,
     ) -> None:
-        """Print a list of records; ``row`` returns the cells of a record, ``to_json`` its JSON object."""
-        records = iter(records)
+        """Print a list of records; ``row`` returns the cells of a record, ``to_json`` its JSON object. Of more than ``limit`` records the
+        first are printed, and a note."""
+        every = iter(records)
+        records = islice(every, limit)
         first = list(islice(records, 1))
         if not first and not self.as_json:
             self.print_note("There are none.")
@@ -62,6 +65,8 @@ class Output:
         else:
             for cells in chain([columns], map(row, records)):
                 print("\t".join(safe_line(_text(cell)) for cell in cells), flush=True)
+        if limit is not None and next(every, None) is not None:
+            self.print_note(f"There are more than these {limit:,}: --limit shows more.")
 
     def print_record(
         self,

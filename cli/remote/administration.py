@@ -6,7 +6,6 @@ An action first counts the jobs and asks; then it changes them part by part and 
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 from typing import Annotated, Any, Literal
 
 import typer
@@ -48,7 +47,7 @@ def list_all_jobs(context: CommandContext, values: Mapping[str, str | None], lim
 
     columns = ("job", "owner", "kind", "status", "queue", "created", "about")
     query = {name: str(value) for name, value in _filter(values, whole=True).items()}
-    context.out.print_list(columns, islice(_all_jobs(context, query), limit), row, to_json=lambda job: job)
+    context.out.print_list(columns, _all_jobs(context, query), row, to_json=lambda job: job, limit=limit)
 
 
 def _all_jobs(context: CommandContext, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """``enginehouse search``, ``collections`` and ``documents``."""
 
 import json
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -232,7 +231,7 @@ def list_documents(
         )
 
     columns = ("document", "status", "name", "pages", "chunks", "reason")
-    context.out.print_list(columns, islice(context.client.documents(collection, status=status), limit), row)
+    context.out.print_list(columns, context.client.documents(collection, status=status), row, limit=limit)
 
 
 @documents.command("counts")

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -94,7 +93,7 @@ def jobs(
         list_all_jobs(context, {**shared, **narrowed}, limit)
         return
     found = context.client.jobs(status=status, kind=kind, model=model, batch=batch, collection=collection, q=search)
-    context.out.print_list((LIST_COLUMN, "kind", "status", "created", "took", "about"), islice(found, limit), _row)
+    context.out.print_list((LIST_COLUMN, "kind", "status", "created", "took", "about"), found, _row, limit=limit)
 
 
 @app.command()

@@ -1,7 +1,6 @@
 """``enginehouse webhooks`` and ``deliveries``: registered webhooks, and the deliveries to them."""
 
 from enum import StrEnum
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -164,7 +163,7 @@ def list_deliveries(
         return delivery.id, delivery.status, delivery.event, delivery.job, len(delivery.attempts), delivery.url, about
 
     columns = ("delivery", "status", "event", "job", "attempts", "address", "about")
-    context.out.print_list(columns, islice(context.client.deliveries(status=status, webhook=webhook, job=job), limit), row)
+    context.out.print_list(columns, context.client.deliveries(status=status, webhook=webhook, job=job), row, limit=limit)
 
 
 @deliveries.command("show")

@@ -153,6 +153,14 @@ def test_an_empty_list_says_so_on_standard_error(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == "[]\n"
 
 
+def test_a_list_that_is_cut_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    for limit, note in ((2, "There are more than these 2: --limit shows more.\n"), (3, "")):
+        Output(as_json=False).print_list(("number",), iter("123"), lambda number: number, limit=limit)
+        assert capsys.readouterr() == ("\n".join(["number", *"123"[:limit]]) + "\n", note)
+        Output(as_json=True).print_list(("number",), iter("123"), lambda number: number, to_json=lambda _: {}, limit=limit)
+        assert capsys.readouterr() == (json.dumps([{}] * limit) + "\n", note)
+
+
 def test_times_and_sizes_have_units() -> None:
     texts = {0: "0 s", 119.4: "119 s", 120: "2 min", 7199: "120 min", 7200: "2 h", 172_800: "2 d"}
     assert {seconds: duration_text(seconds) for seconds in texts} == texts
