@@ -18,7 +18,8 @@ from shared.logs import make_formatter
 from shared.machine import share_objects
 from shared.prctl import die_with_parent
 from shared.process_exit import exit_now
-from shared.settings import Settings, from_environment
+from shared.settings import Settings
+from shared.settings_sources import from_environment
 
 # By default gunicorn believes local callers that they are a proxy, and lets them set the scheme and SCRIPT_NAME.
 forwarded_allow_ips = ""

@@ -11,7 +11,8 @@ from cli.errors import CommandError
 from shared.errors import NotFound
 from shared.liveness import frozen_seconds
 from shared.models.catalogue import GENERATE, ModelEntry, load_catalogue
-from shared.settings import Settings, file_variables, to_environment
+from shared.settings import Settings
+from shared.settings_sources import file_variables, to_environment
 
 FLOWER_USER = "enginehouse"
 # In the data folder.

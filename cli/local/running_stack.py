@@ -13,7 +13,8 @@ import redis
 from cli.errors import CommandError
 from cli.local.data_folder_lock import lock_holder
 from shared.redis_connection import OUTAGE, connect
-from shared.settings import Settings, is_given
+from shared.settings import Settings
+from shared.settings_sources import is_given
 from shared.urls import without_login
 
 MODELS_FILE, ENGINE = "ENGINEHOUSE_MODELS_FILE", "ENGINEHOUSE_ENGINE"

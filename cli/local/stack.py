@@ -63,7 +63,8 @@ from shared.owners.store import LOCAL, ApiKeys
 from shared.packaged_files import CODE_ROOT
 from shared.process_exit import exit_now
 from shared.redis_connection import connect
-from shared.settings import Settings, from_environment
+from shared.settings import Settings
+from shared.settings_sources import from_environment
 from shared.systemd import notify
 from workers.gpu.hardware.devices import detect_gpus
 from workers.gpu.hardware.memory_estimate import estimate_memory

@@ -24,7 +24,8 @@ from cli.main import app
 from cli.output import Output, duration_text, size_text
 from cli.remote.jobs import read_arguments
 from cli.remote.webhooks import WebhookKind
-from shared.settings import Settings, from_environment
+from shared.settings import Settings
+from shared.settings_sources import from_environment
 from shared.urls import without_login
 from shared.webhooks.endpoints import Kind
 

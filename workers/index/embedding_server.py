@@ -19,7 +19,8 @@ from shared import logs
 from shared.errors import SettingsError
 from shared.liveness import liveness_file, touch_until
 from shared.models.catalogue import load_catalogue
-from shared.settings import Settings, from_environment
+from shared.settings import Settings
+from shared.settings_sources import from_environment
 from workers.index.embedder import Embedders, SentenceEmbedder
 from workers.index.remote_embedder import pack_error
 
