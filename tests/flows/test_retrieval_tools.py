@@ -54,9 +54,10 @@ def test_evaluate_searches_with_the_standalone_form_when_asked(stack: Stack, col
     history = [{"role": "user", "content": "What is XK-4711?"}, {"role": "assistant", "content": "A valve."}]
     follow_up = {"question": "And?", "standalone": QUERY, "history": history, "document": "boilers.txt", "page": 2}
     path = write_questions(tmp_path, follow_up)
-    for options, recall in (([], 0.0), (["--standalone"], 1.0)):
+    for options, recall in (([], 0.0), (["--standalone", "--misses"], 1.0)):
         done = run(stack, "evaluate", path, "-c", collection, "--mode", "keyword", "--json", *options)
         assert json.loads(done.stdout)[0]["recall@5"] == recall
+    assert done.stderr == "keyword: every answer is among the first 5 passages\n"
 
 
 def test_evaluate_names_documents_that_the_collection_lacks(stack: Stack, collection: str, tmp_path: Path) -> None:
