@@ -32,7 +32,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from shared.errors import EnginehouseError, InternalError, InvalidRequest, RequestTimeout, Unavailable
 from shared.machine import is_loopback
 from shared.process_exit import exit_now
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 
 HEAD_END = b"\r\n\r\n"
 MAX_HEAD_BYTES = 64 * 1024

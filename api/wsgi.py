@@ -8,7 +8,7 @@ from contextlib import suppress
 from api.app import create_app
 from shared import logs
 from shared.redis_connection import OUTAGE
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 from shared.tracing import configure_tracing
 
 settings = from_environment(os.environ)

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from benchmarks.figures import figure
 from shared.models.catalogue import ModelEntry, load_catalogue
-from shared.settings import Settings, from_environment
+from shared.settings import Settings
+from shared.settings_sources import from_environment
 from testing.stack import Stack
 
 # Without a GPU, the last of the jobs ends after some minutes.

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.figures import figure
 from benchmarks.gpu.model_shapes import SHAPES, model_folder, models_file, save_byte_tokenizer
 from shared.models.catalogue import ModelEntry, load_catalogue
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 
 # No output is complete before the limit of its tokens.
 SCHEMA = """{"type": "array", "minItems": 1000, "items": {"type": "object", "properties": {"name": {"type": "string"},

@@ -23,7 +23,7 @@ import redis
 from benchmarks.figures import figure, percentile
 from cli.local.process_commands import api_command, environment_of
 from cli.local.redis_server import free_port
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 from testing.repository import REPOSITORY
 from testing.stack import Stack, models
 from testing.waiting import wait_until

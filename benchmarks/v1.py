@@ -25,7 +25,7 @@ import openai
 from benchmarks.figures import figure, percentile
 from cli.local.redis_server import free_port
 from shared.models.catalogue import load_catalogue
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 from testing.stack import Stack, models
 from testing.waiting import wait_until
 from workers.gpu.weights import prepare_model

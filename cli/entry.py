@@ -40,7 +40,7 @@ def quick_healthcheck(arguments: Sequence[str]) -> int | None:
             worker = word
     from cli.local.healthcheck import report_health
     from shared.errors import SettingsError
-    from shared.settings import from_environment
+    from shared.settings_sources import from_environment
 
     try:
         folder = from_environment(os.environ, **({} if data is None else {"data_dir": Path(data)})).data_dir

@@ -1,4 +1,4 @@
-"""Output of commands: tables on a terminal, tab-separated lines in a pipe, JSON on request.
+"""Output of commands: tables on a terminal, tab-separated lines below the names of their columns in a pipe, JSON on request.
 
 Results go to standard output, notes and errors to standard error.
 """
@@ -47,9 +47,12 @@ class Output:
         row: Callable[[Any], Sequence[object]],
         *,
         to_json: Callable[[Any], Mapping[str, Any]] = lambda record: record.raw,
+        limit: int | None = None,
     ) -> None:
-        """Print a list of records; ``row`` returns the cells of a record, ``to_json`` its JSON object."""
-        records = iter(records)
+        """Print a list of records; ``row`` returns the cells of a record, ``to_json`` its JSON object. Of more than ``limit`` records the
+        first are printed, and a note."""
+        every = iter(records)
+        records = islice(every, limit)
         first = list(islice(records, 1))
         if not first and not self.as_json:
             self.print_note("There are none.")
@@ -60,13 +63,21 @@ class Output:
         elif self.terminal:
             self._table(columns, [[safe_line(_text(cell)) for cell in row(record)] for record in records])
         else:
-            for record in records:
-                print("\t".join(safe_line(_text(cell)) for cell in row(record)), flush=True)
+            for cells in chain([columns], map(row, records)):
+                print("\t".join(safe_line(_text(cell)) for cell in cells), flush=True)
+        if limit is not None and next(every, None) is not None:
+            self.print_note(f"There are more than these {limit:,}: --limit shows more.")
 
-    def print_record(self, record: Any, rows: Iterable[tuple[str, object]]) -> None:
-        """Print one record; ``rows`` are the names and values to show."""
+    def print_record(
+        self,
+        record: Any,
+        rows: Iterable[tuple[str, object]],
+        *,
+        to_json: Callable[[Any], Mapping[str, Any]] = lambda record: record.raw,
+    ) -> None:
+        """Print one record; ``rows`` are the names and values to show, ``to_json`` returns its JSON object."""
         if self.as_json:
-            self.print_json(record.raw)
+            self.print_json(to_json(record))
             return
         shown = [(name, safe_text(_text(value))) for name, value in rows if value not in (None, "", {}, [])]
         if self.terminal:
@@ -155,6 +166,34 @@ def clock(seconds: float | None) -> str:
     then = datetime.fromtimestamp(seconds).astimezone()
     today = then.date() == datetime.now().astimezone().date()
     return f"{then:%H:%M:%S}" if today and sys.stdout.isatty() else f"{then:%Y-%m-%d %H:%M:%S}"
+
+
+def duration_text(seconds: float) -> str:
+    """A readable length of time, in the largest unit of which there are at least two: ``95 s``, ``12 min``, ``26 h``, ``3 d``."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def size_text(number: int) -> str:
+    """A readable number of bytes: ``812 bytes``, ``64 KiB``, ``3 MiB``, ``1.5 GiB``."""
+    if number >= 1024**3:
+        return f"{number / 1024**3:,.1f} GiB"
+    for unit, length in (("MiB", 1024**2), ("KiB", 1024)):
+        if number >= length:
+            return f"{number / length:.0f} {unit}"
+    return plural(number, "byte")
+
+
+def words(name: str) -> str:
+    """The name of a field as words."""
+    return name.replace("_", " ")
+
+
+def numbers_text(numbers: Mapping[str, object] | None) -> str:
+    """Named numbers of a record: ``prompt tokens 12, completion tokens 5``."""
+    return ", ".join(f"{words(name)} {value}" for name, value in (numbers or {}).items() if value is not None)
 
 
 def first_line(text: str, longest: int = 60) -> str:

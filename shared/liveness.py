@@ -1,10 +1,11 @@
-"""Liveness files: each worker process touches one, so that others on its host see that it runs, also while Redis is away.
+"""Liveness files: each worker and the API touch one, so that others on their host see that they run, also while Redis is away.
 
 A process that is stopped, or whose threads never get the interpreter lock, touches nothing. The files are in ``run`` in the data folder
-and have the worker's name, which includes its host. Files of hosts that are gone, such as pods, are removed after a day.
+and have the process's name, which includes its host. Files of hosts that are gone, such as pods, are removed after a day.
 """
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -23,26 +24,46 @@ def liveness_folder(data_dir: Path) -> Path:
     return data_dir / "run"
 
 
-def touch_until(stopping: threading.Event, file: Path, on_touch: Callable[[], None] = lambda: None) -> None:
+def liveness_file(data_dir: Path, name: str) -> Path:
+    """The file of a process of this host, such as ``gpu0`` or ``api``."""
+    return liveness_folder(data_dir) / f"{name}@{socket.gethostname()}"
+
+
+class LivenessFile:
+    """The file of this process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = False
+
+    def touch(self) -> None:
+        """Touch the file, which contains the process id."""
+        try:
+            if not self._written:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._path.write_text(f"{os.getpid()}\n")
+                self._written = True
+            now = time.time()  # not that of the file server, if the folder is there
+            os.utime(self._path, (now, now))
+        except OSError:  # the disk is full, or the folder was removed
+            self._written = False
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def touch_until(stopping: threading.Event, path: Path, on_touch: Callable[[], None] = lambda: None) -> None:
     """Touch the file until ``stopping`` is set, then remove it. ``on_touch`` is called each time. Runs in a thread."""
-    written = False
+    file = LivenessFile(path)
     clean_at = 0.0
     while True:
-        try:
-            if not written:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(f"{os.getpid()}\n")
-                written = True
-            now = time.time()  # not that of the file server, if the folder is there
-            os.utime(file, (now, now))
-        except OSError:  # the disk is full, or the folder was removed
-            written = False
+        file.touch()
         on_touch()
         if time.monotonic() >= clean_at:
-            remove_abandoned(file.parent)
+            remove_abandoned(path.parent)
             clean_at = time.monotonic() + CLEAN_SECONDS
         if stopping.wait(TOUCH_SECONDS):
-            file.unlink(missing_ok=True)
+            file.remove()
             return
 
 
@@ -52,6 +73,11 @@ def remove_abandoned(folder: Path) -> None:
         for file in folder.iterdir():
             if (silent_seconds(file) or 0.0) > ABANDONED_SECONDS:
                 file.unlink(missing_ok=True)
+
+
+def frozen_seconds(lease_seconds: float) -> float:
+    """How long a process of ``enginehouse up`` may show no sign of life. A frozen worker keeps its jobs until their leases lapse."""
+    return max(5 * TOUCH_SECONDS, min(FROZEN_SECONDS, lease_seconds))
 
 
 def silent_seconds(file: Path) -> float | None:

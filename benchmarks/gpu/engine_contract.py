@@ -24,7 +24,7 @@ import psutil
 
 from benchmarks.gpu.model_shapes import SHAPES, adapter_folder, model_folder, models_file, save_byte_tokenizer
 from shared.models.catalogue import TRANSFORMERS, VLLM, load_catalogue
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 from workers.gpu.engine.messages import FinishReason, GenerationRequest, StepOutput, TokenLogprobs
 from workers.gpu.engine_client.engine_client import EngineClient
 from workers.gpu.hardware.devices import detect_gpus

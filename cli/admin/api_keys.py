@@ -199,7 +199,7 @@ def _print_key(client: redis.Redis, key: ApiKey, out: Output) -> None:
         ("name", key.name),
         ("owner", key.owner),
         ("prefix", key.prefix),
-        ("state", _state(key) or "active"),
+        ("state", _state(key)),
         ("scopes", _scopes_text(key)),
         ("models", "all" if key.models is None else list(key.models) or "none"),
         ("collections", "all" if key.collections is None else list(key.collections) or "none"),
@@ -224,7 +224,7 @@ def _scopes_text(key: ApiKey) -> str:
 def _state(key: ApiKey) -> str:
     if key.revoked_at is not None:
         return "revoked"
-    return "" if key.is_active(int(time.time() * 1000)) else "expired"
+    return "active" if key.is_active(int(time.time() * 1000)) else "expired"
 
 
 def _time(time_ms: int | None) -> str:

@@ -23,7 +23,7 @@ import redis
 
 from cli.admin.redis_snapshot import save_snapshot
 from cli.errors import CommandError
-from cli.output import Output
+from cli.output import Output, plural, size_text
 from shared.documents.data_state import DATA_VERSION
 from shared.documents.data_state import FILE as DATA_FILE
 from shared.documents.page_drawings import FOLDER as CACHE_FOLDER
@@ -124,8 +124,8 @@ def create_backup(client: redis.Redis, url: str, settings: Settings, target: Pat
     else:
         size = sum(size for size, _ in manifest.files.values())
         print(
-            f"{target}: {manifest.documents} documents, {manifest.keys} keys of Redis and {sum(manifest.vectors.values())} vectors, "
-            f"{size:,} bytes in {len(manifest.files)} files."
+            f"{target}: {plural(manifest.documents, 'document')}, {plural(manifest.keys, 'key')} of Redis and "
+            f"{plural(sum(manifest.vectors.values()), 'vector')}, {size_text(size)} in {plural(len(manifest.files), 'file')}."
         )
         print("It contains prompts, answers, documents and digests of API keys: keep it private.")
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from cli.local.data_folder_lock import lock_holder
 from cli.local.settings_report import DEFAULT, Options, describe_settings, find_sources
 from cli.output import Output
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 
 
 def show_settings(environment: Mapping[str, str], *, every: bool, out: Output, options: Options = MappingProxyType({})) -> None:

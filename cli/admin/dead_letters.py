@@ -1,6 +1,5 @@
 """``enginehouse dead-letters``: list, show, replay and drop jobs that lost all their attempts."""
 
-import json
 from dataclasses import asdict
 
 import redis
@@ -8,7 +7,7 @@ import redis
 from cli.errors import CommandError
 from cli.output import Output, clock
 from shared.jobs.celery_broker import CeleryBroker
-from shared.jobs.models import Job
+from shared.jobs.models import AttemptRecord, Job
 from shared.jobs.queries import JobQueries
 from shared.jobs.submission import JobSubmitter
 from shared.jobs.transitions import JobTransitions
@@ -30,15 +29,39 @@ class DeadLetters:
         """Print the dead letters, newest first."""
 
         def row(job: Job) -> tuple[object, ...]:
-            failed = clock(job.ended_at / 1000) if job.ended_at else ""
-            return job.id, job.kind, job.owner, failed, len(job.attempts), job.attempts[-1].worker if job.attempts else ""
+            return (
+                job.id,
+                job.kind,
+                job.owner,
+                _time(job.ended_at),
+                len(job.attempts),
+                job.attempts[-1].worker if job.attempts else "",
+            )
 
         columns = ("job", "kind", "owner", "failed", "attempts", "last worker")
         out.print_list(columns, self._queries.dead_letters(MAX_LISTED), row, to_json=_plain)
 
-    def print_one(self, job: str) -> None:
+    def print_one(self, job: str, out: Output) -> None:
         """Print one dead letter without its prompt and result, which belong to its owner."""
-        print(json.dumps(_plain(self._find(job)), indent=2))
+        letter = self._find(job)
+        error = letter.error or {}
+        rows: list[tuple[str, object]] = [
+            ("job", letter.id),
+            ("kind", letter.kind),
+            ("owner", letter.owner),
+            ("end user", letter.end_user),
+            ("model", letter.model),
+            ("document", letter.document),
+            ("queue", letter.first_queue or letter.queue),
+            ("created", _time(letter.created_at)),
+            ("started", _time(letter.started_at)),
+            ("failed", _time(letter.ended_at)),
+            ("error", f"{error.get('message', '')} ({error.get('code', '')})" if error else ""),
+            ("retry of", letter.retry_of),
+            ("retried as", letter.retried_as),
+            *((f"attempt {attempt.number}", _attempt_text(attempt)) for attempt in letter.attempts),
+        ]
+        out.print_record(letter, rows, to_json=_plain)
 
     def replay(self, job: str) -> None:
         """Run the job again, as a new job."""
@@ -54,6 +77,15 @@ class DeadLetters:
         if letter is None:
             raise CommandError(f"Job {job} is not a dead letter: `enginehouse dead-letters list` shows them.")
         return letter
+
+
+def _time(time_ms: int | None) -> str:
+    return clock(None if time_ms is None else time_ms / 1000)
+
+
+def _attempt_text(attempt: AttemptRecord) -> str:
+    end = f"{attempt.outcome or 'running'} {_time(attempt.ended_at)}".rstrip()
+    return f"{attempt.worker}, {_time(attempt.started_at)}: {end}" + (f" ({attempt.error})" if attempt.error else "")
 
 
 def _plain(job: Job) -> dict[str, object]:

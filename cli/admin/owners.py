@@ -15,9 +15,9 @@ def set_owner(client: redis.Redis, owner: str, *, weight: float | None, limits: 
     """Set an owner's weight and limits, each as NAME=NUMBER or NAME=default. Raises InvalidValue and CommandError."""
     check_name(owner, "owner")
     store, parsed = OwnerLimits(client), dict(map(_parse_limit, limits))
+    store.set_limits(owner, parsed)
     if weight is not None:
         store.set_weight(owner, weight)
-    store.set_limits(owner, parsed)
     own = ", ".join(f"{name}={value}" for name, value in sorted(store.limits(owner).items()))
     print(f"Owner {owner} has weight {store.weight(owner):g} and {f'the limits {own}' if own else 'no limits of its own'}.")
 

@@ -4,15 +4,15 @@ Each folder describes its document (``shared.documents.descriptions``). A docume
 once; any other is indexed again by a job, which parses the original only if the parsed pages are missing.
 """
 
-import json
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import redis
 
-from cli.output import Output
+from cli.output import Output, plural
+from cli.safe_text import safe_line
 from shared.documents.data_state import DataState
 from shared.documents.descriptions import (
     Description,
@@ -43,8 +43,12 @@ FULL_QUEUE_SECONDS = 5.0
 
 @dataclass
 class Recovery:
-    """What became of the folders without a record."""
+    """What was looked at and changed. ``checked`` is the number of folders, ``missing`` that of those without a record;
+    ``adopted`` are the collections that use another index now."""
 
+    checked: int = 0
+    missing: int = 0
+    adopted: list[str] = field(default_factory=list)
     ready: list[str] = field(default_factory=list)
     jobs: dict[str, str] = field(default_factory=dict)
     duplicates: dict[str, str] = field(default_factory=dict)
@@ -56,7 +60,10 @@ class Recovery:
 
     def as_json(self) -> dict[str, object]:
         return {
+            "checked": self.checked,
+            "missing": self.missing,
             "recovered": self.recovered,
+            "adopted": self.adopted,
             "ready": self.ready,
             "jobs": self.jobs,
             "duplicates": self.duplicates,
@@ -66,13 +73,13 @@ class Recovery:
 
 def recover_documents(client: redis.Redis, settings: Settings, *, out: Output) -> None:
     """Make all missing records and print what was done."""
-    recovery = Recoverer(client, settings).recover()
+    recovery = Recoverer(client, settings, report=out.print_note).recover()
     if out.as_json:
-        print(json.dumps(recovery.as_json()))
+        out.print_json(recovery.as_json())
         return
-    print(
-        f"{recovery.recovered} documents have a record again: {len(recovery.ready)} are ready, {len(recovery.jobs)} are indexed again."
-    )
+    print(summary_of(recovery))
+    for name in recovery.adopted:
+        print(f"Collection {safe_line(name)} uses the index that its documents are in: the one in Redis was replaced since.")
     for document, other in recovery.duplicates.items():
         print(f"{document}: not recovered, as {other} has the same bytes")
     for document in recovery.undescribed:
@@ -81,10 +88,25 @@ def recover_documents(client: redis.Redis, settings: Settings, *, out: Output) -
         print("`enginehouse collections check --fix` moves these folders to the trash.")
 
 
+def summary_of(recovery: Recovery) -> str:
+    """What was found and done, as sentences."""
+    if not recovery.checked:
+        return "There are no folders of documents, so there was nothing to recover."
+    checked = f"Checked {plural(recovery.checked, 'folder')} of documents:"
+    if not recovery.missing:
+        return f"{checked} each has its record, so there was nothing to recover."
+    return (
+        f"{checked} {recovery.missing} had no record. {plural(recovery.recovered, 'document')} recovered: {len(recovery.ready)} ready, "
+        f"{len(recovery.jobs)} being indexed again."
+    )
+
+
 class Recoverer:
     """Makes records for the folders of one data folder."""
 
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+    def __init__(self, client: redis.Redis, settings: Settings, *, report: Callable[[str], None] = lambda text: None) -> None:
+        """``report`` is called with a sentence when the recovery has to wait."""
+        self._report = report
         self._documents = Documents(client, settings)
         self._submitter = JobSubmitter(client, settings, CeleryBroker(client).wake)
         self._files = DocumentFiles(settings.documents_dir)
@@ -97,7 +119,9 @@ class Recoverer:
     def recover(self) -> Recovery:
         recovery = Recovery()
         found: dict[str, Description] = {}
-        for document_id in self._without_record():
+        recovery.checked, missing = self._without_record()
+        recovery.missing = len(missing)
+        for document_id in missing:
             description = read_description(self._files, document_id)
             if description is None:
                 recovery.undescribed.append(document_id)
@@ -105,19 +129,22 @@ class Recoverer:
                 found[document_id] = description
         states = {document_id: read_index_state(self._files, document_id) for document_id in found}
         names = self._recover_collections(found, states)
-        self._adopt_indexes()
+        recovery.adopted = self._adopt_indexes()
         # Versions of a name in their order. Of two documents with the same bytes, the one that was indexed wins.
         for document_id in sorted(found, key=lambda each: (states[each] is None, found[each].created_at)):
             self._recover_document(document_id, found[document_id], states[document_id], names, recovery)
         self._state.accept_records()
         return recovery
 
-    def _without_record(self) -> list[str]:
-        missing = [document_id for document_id in document_folders(self._root) if not self._documents.exists(document_id)]
+    def _without_record(self) -> tuple[int, list[str]]:
+        """The number of folders, and those without a record."""
+        folders = list(document_folders(self._root))
+        missing = [document_id for document_id in folders if not self._documents.exists(document_id)]
         if not missing:
-            return []
+            return len(folders), []
+        self._report(f"{plural(len(missing), 'folder')} of {len(folders):,} without a record; waiting for uploads that run now.")
         time.sleep(UPLOAD_SECONDS)
-        return [
+        return len(folders), [
             document_id
             for document_id in missing
             if not self._documents.exists(document_id) and self._files.path(document_id, "original").parent.exists()
@@ -134,9 +161,10 @@ class Recoverer:
             names[collection_id] = self._documents.recover_collection(latest, _most_common(states[each] for each in ids))
         return names
 
-    def _adopt_indexes(self) -> None:
+    def _adopt_indexes(self) -> list[str]:
         """Search each collection whose index is gone in the one that its documents name, if that exists: an older Redis does not know
-        that the collection was reindexed."""
+        that the collection was reindexed. Returns the names of these collections."""
+        adopted = []
         existing = set(self._search_index.list_indexes())
         for collection in self._documents.every_collection():
             if collection.index in existing:
@@ -146,10 +174,12 @@ class Recoverer:
             if state is None or state.index not in existing:
                 continue
             self._documents.adopt_index(collection.id, state)
+            adopted.append(collection.name)
             texts, _ = self._counts_of(state.index)
             for document_id in ids:
                 if document_id in texts:
                     self._documents.set_chunks(document_id, texts[document_id])
+        return adopted
 
     def _recover_document(
         self, document_id: str, description: Description, state: IndexState | None, names: dict[str, str], recovery: Recovery
@@ -206,10 +236,14 @@ class Recoverer:
         submission = Submission(
             kind="ingest", queue=CPU_QUEUE, spec=spec, owner=description.owner, id=job_id, document=document_id
         )
+        reported = False
         while True:
             try:
                 return self._submitter.submit_job(submission).id
-            except TooMany:
+            except TooMany as error:
+                if not reported:
+                    self._report(f"{error.message} Waiting until {description.name} can be indexed again.")
+                    reported = True
                 time.sleep(FULL_QUEUE_SECONDS)
 
 

@@ -29,7 +29,7 @@ from cli.errors import CommandError
 from cli.local.data_folder_lock import data_folder_locked
 from cli.local.process_commands import chroma_command, environment_of
 from cli.local.redis_server import free_port, start_redis
-from cli.output import Output
+from cli.output import Output, plural
 from shared.documents.data_state import DATA_VERSION
 from shared.documents.descriptions import document_folders
 from shared.redis_connection import connect
@@ -56,11 +56,15 @@ def restore_backup(source: Path, settings: Settings, *, with_redis: bool, extern
     if out.as_json:
         print(json.dumps({"documents": manifest.documents, "vectors": vectors, "keys": keys, "created_at": manifest.created_at}))
         return
-    print(f"Restored the backup of {manifest.created_at} into {data}: {manifest.documents} documents and {vectors} vectors.")
+    print(
+        f"Restored the backup of {manifest.created_at} into {data}: {plural(manifest.documents, 'document')} and {plural(vectors, 'vector')}."
+    )
     if keys is None:
         print(f"Copy {source}/{REDIS} into the data folder of your Redis, before it starts.")
     else:
-        print(f"Redis starts with {keys} keys (at the time of the backup: {manifest.keys}, some of which have expired since).")
+        print(
+            f"Redis starts with {plural(keys, 'key')} (at the time of the backup: {manifest.keys}, some of which have expired since)."
+        )
     print("Start the stack, and then run `enginehouse collections recover` and `enginehouse collections check`.")
 
 

@@ -1,4 +1,5 @@
-"""Sections of a screen for operators: a titled table each on a terminal; in a pipe, lines that begin with the name of their section."""
+"""Sections of a screen for operators: a titled table each on a terminal; in a pipe, lines that begin with the name of their section, of
+which the first has the names of the columns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,9 +30,4 @@ def print_sections(sections: Sequence[Section], out: Output) -> None:
                 print()
         elif section.rows:
             name = section.name
-            out.print_list(section.columns, section.rows, lambda row, name=name: (name, *row))  # type: ignore[misc]
-
-
-def size(number: int) -> str:
-    """A readable number of bytes."""
-    return f"{number / 1024**3:.1f} GiB" if number >= 1024**3 else f"{number / 1024**2:.0f} MiB"
+            out.print_list((name, *section.columns), section.rows, lambda row, name=name: (name, *row))  # type: ignore[misc]

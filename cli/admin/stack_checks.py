@@ -22,7 +22,8 @@ from shared.documents.index_health import is_silent, list_problems
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.packaged_files import installed_version
 from shared.redis_connection import is_outage, outage_message
-from shared.settings import Settings, is_given
+from shared.settings import Settings
+from shared.settings_sources import is_given
 
 API_SECONDS = 5.0
 ALIVE_SECONDS = 30.0

@@ -8,10 +8,10 @@ from typing import Any
 import psutil
 import redis
 
-from cli.admin.sections import Section, print_sections, size
+from cli.admin.sections import Section, print_sections
 from cli.errors import CommandError
 from cli.local.running_stack import connect_to_stack
-from cli.output import Output, clock, first_line
+from cli.output import Output, clock, duration_text, first_line, size_text
 from shared.documents.data_warnings import data_warnings
 from shared.jobs.models import Status
 from shared.jobs.pauses import Pauses
@@ -188,14 +188,16 @@ def _print(status: dict[str, Any], out: Output) -> None:
     memory, disk = status["redis"], status["disk"]
     resources: list[tuple[object, ...]] = []
     if memory is not None:
-        resources.append(("Redis memory", size(memory["used"]), f"of {size(memory['limit'])}" if memory["limit"] else "no limit"))
+        limit = size_text(memory["limit"]) if memory["limit"] else "no limit"
+        resources.append(("Redis memory used", size_text(memory["used"]), limit))
     if disk is not None:
-        resources.append(("disk, free", size(disk["free"]), f"of {size(disk['total'])}"))
-    sections.append(Section("resources", ("resource", "size", ""), resources))
+        resources.append(("disk free", size_text(disk["free"]), size_text(disk["total"])))
+    sections.append(Section("resources", ("resource", "size", "of"), resources))
     if memory is not None:
         jobs = of([status["jobs"]], "open", "running", "dead_letters")
         queues = [
-            (queue["queue"], queue["waiting"], f"{queue['oldest']:.0f} s", _since(queue["paused"])) for queue in status["queues"]
+            (queue["queue"], queue["waiting"], duration_text(queue["oldest"]), _since(queue["paused"]))
+            for queue in status["queues"]
         ]
         columns = ("worker", "pool", "running", "slots", "model", "phase")
         workers = [(*(worker[name] for name in columns), _since(worker["drained"])) for worker in status["workers"]]

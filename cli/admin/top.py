@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from cli.admin.sections import Section, print_sections, size
-from cli.output import Output
+from cli.admin.sections import Section, print_sections
+from cli.output import Output, duration_text, size_text, words
 from cli.safe_text import safe_line
 from shared.jobs.models import Job, Status
 from shared.jobs.pauses import Pauses
@@ -98,14 +98,14 @@ def sections_of(before: Reading, now: Reading) -> list[Section]:
         ("tokens / s", f"{_tokens_per_second(before, now, seconds):.0f}"),
         ("pages / s", f"{rate('pages'):.1f}"),
         ("deliveries pending", str(now.stats.deliveries_pending)),
-        ("Redis memory", size(now.memory["used_memory"]) + (f" of {size(limit)}" if limit else "")),
-        ("disk free", "" if now.disk_free is None else size(now.disk_free)),
+        ("Redis memory", size_text(now.memory["used_memory"]) + (f" of {size_text(limit)}" if limit else "")),
+        ("disk free", "" if now.disk_free is None else size_text(now.disk_free)),
     ]
     queues = [
         (
             name,
             queue.waiting,
-            f"{queue.oldest_ms / 1000:.0f} s",
+            duration_text(queue.oldest_ms / 1000),
             f"{rate('entered', name):.1f}",
             f"{rate('claimed', name):.1f}",
             "paused" if name in now.paused_queues else "",
@@ -123,7 +123,7 @@ def sections_of(before: Reading, now: Reading) -> list[Section]:
     ]
     stages = [(stage, number) for stage, number in sorted(now.stats.stages.items())]
     jobs = [
-        (job.id, job.kind, job.owner, job.status.value, f"{(now.now - job.created_at) / 1000:.0f} s", _place(job))
+        (job.id, job.kind, job.owner, job.status.value, duration_text((now.now - job.created_at) / 1000), _place(job))
         for job in now.oldest
     ]
     return [
@@ -171,13 +171,13 @@ def _gpu_values(gpu: Mapping[str, Any]) -> tuple[str, str, str]:
 def _ratio(gpu: Mapping[str, Any], part: str, whole: str) -> str:
     if not gpu.get(whole):
         return ""
-    return f"{size(gpu[part])} of {size(gpu[whole])}"
+    return f"{size_text(gpu[part])} of {size_text(gpu[whole])}"
 
 
 def _place(job: Job) -> str:
     if job.status is Status.IN_PROGRESS:
         return f"{job.phase} on {job.worker}"
-    return f"{job.queue}, {job.waiting}" if job.waiting else job.queue
+    return f"{job.queue}, waiting: {words(job.waiting)}" if job.waiting else job.queue
 
 
 def show_top(client: redis.Redis, settings: Settings, *, once: bool, seconds: float, out: Output) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cli.output import Output
+from cli.output import Output, plural, size_text
 from shared.documents.descriptions import read_description
 from shared.documents.files import DocumentFiles
 from shared.documents.trash import DAY_SECONDS, Trash
@@ -28,9 +28,12 @@ def list_trash(settings: Settings, *, out: Output) -> None:
         description = read_description(DocumentFiles(folder.path.parent), folder.document_id)
         size = sum(path.stat().st_size for path in folder.path.iterdir() if path.is_file())
         entries.append(_Entry(folder.document_id, folder.trashed_on, size, description.name if description else ""))
-    columns = ("document", "trashed on", "bytes", "name")
+    columns = ("document", "trashed on", "size", "name")
     out.print_list(
-        columns, entries, lambda entry: (entry.document, entry.trashed_on, entry.size, entry.name), to_json=_Entry.as_json
+        columns,
+        entries,
+        lambda entry: (entry.document, entry.trashed_on, size_text(entry.size), entry.name),
+        to_json=_Entry.as_json,
     )
 
 
@@ -40,10 +43,12 @@ def restore_from_trash(settings: Settings, document_ids: Sequence[str]) -> None:
     ids = document_ids or [folder.document_id for folder in trash.folders()]
     for document_id in ids:
         trash.restore(files, document_id)
-    print(f"{len(ids)} folders were moved back. `enginehouse collections recover` makes the records of those with a description.")
+    print(f"Moved {plural(len(ids), 'folder')} back.")
+    if ids:
+        print("`enginehouse collections recover` makes the records of those with a description.")
 
 
 def empty_trash(settings: Settings, *, older_than_days: float) -> None:
     """Delete what has been in the trash for long enough."""
     removed = Trash(settings.trash_dir).empty(older_than=older_than_days * DAY_SECONDS)
-    print(f"{removed} folders were deleted.")
+    print(f"Deleted {plural(removed, 'folder')}.")

@@ -23,9 +23,9 @@ def list_dead_letters(as_json: AsJson = False, data: Data = None, redis: RedisUr
 
 
 @dead_letters.command("show")
-def show_dead_letter(job: str, data: Data = None, redis: RedisUrl = None) -> None:
+def show_dead_letter(job: str, as_json: AsJson = False, data: Data = None, redis: RedisUrl = None) -> None:
     """Show a dead letter with its attempts."""
-    _dead_letters(data, redis).print_one(job)
+    _dead_letters(data, redis).print_one(job, Output(as_json=as_json))
 
 
 @dead_letters.command("replay")

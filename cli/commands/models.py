@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from cli.admin.model_loading import ModelLoader
 
 Gpu = Annotated[str | None, typer.Option(help="Number or name (gpu0@host) of a gpu worker.")]
+StackModelsFile = Annotated[
+    Path | None, typer.Option("--models", help="The models file.", show_default="that of the stack on the data folder")
+]
 Wait = Annotated[float, typer.Option(min=0, help="Maximum seconds to wait for completion.")]
 
 
@@ -40,7 +43,7 @@ def load_model(
     gpu: Gpu = None,
     wait: Wait = 600,
     data: Data = None,
-    models_file: ModelsFile = None,
+    models_file: StackModelsFile = None,
     redis: RedisUrl = None,
 ) -> None:
     """Load a model on the given GPU, else on an empty one, else on the one that has been idle the longest."""
@@ -54,7 +57,7 @@ def unload_model(
     gpu: Gpu = None,
     wait: Wait = 60,
     data: Data = None,
-    models_file: ModelsFile = None,
+    models_file: StackModelsFile = None,
     redis: RedisUrl = None,
 ) -> None:
     """Unload a model, everywhere or on the given GPU. Its jobs wait, or load it again if loading on demand is enabled."""
@@ -69,7 +72,10 @@ def install(root: typer.Typer) -> None:
 
 def _model_loader(data: Path | None, models_file: Path | None, url: str | None) -> "ModelLoader":
     from cli.admin.model_loading import ModelLoader
+    from cli.local.running_stack import with_stack_models
     from shared.models.catalogue import load_catalogue
 
     settings = load_settings(data_dir=data, models_file=models_file, redis_url=url)
+    if models_file is None:
+        settings = with_stack_models(settings)
     return ModelLoader(stack_redis(data, url), load_catalogue(settings.models_file, engine=settings.engine), settings)

@@ -15,7 +15,7 @@ owners = typer.Typer(no_args_is_help=True, help="Set and list the shares and lim
 @owners.command("set")
 def set_owner(
     owner: str,
-    weight: Annotated[float | None, typer.Option(help="Relative share of a full queue, 1 at first.")] = None,
+    weight: Annotated[float | None, typer.Option(min=0.01, max=100, help="Relative share of a full queue, 1 at first.")] = None,
     limit: Annotated[
         list[str] | None,
         typer.Option(

@@ -13,7 +13,8 @@ from cli.commands.options import Data, EngineName, ModelName, ModelsFile, RedisU
 from cli.errors import CommandError
 from cli.remote.command import Key, Url
 from cli.safe_text import safe_text
-from shared.settings import Settings, is_given
+from shared.settings import Settings
+from shared.settings_sources import is_given
 
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the API.", show_default="5000")]
 FlowerPort = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of Flower.", show_default="5555, or a free one")]
@@ -111,7 +112,7 @@ def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, re
 
 
 def healthcheck(
-    worker: Annotated[str, typer.Argument(help="Name of one worker, such as gpu0, cpu or io.", show_default="any")] = "",
+    worker: Annotated[str, typer.Argument(help="Name of one worker, such as gpu0, cpu or io; or api.", show_default="any")] = "",
     data: Data = None,
 ) -> None:
     """Exit with status 0 if a worker of the data folder runs on this host; else print the reason and exit with status 1.

@@ -31,7 +31,8 @@ from cli.safe_text import safe_line
 from shared.data_folder import open_data_folder
 from shared.documents.models import ENDED
 from shared.packaged_files import packaged_file
-from shared.settings import Settings, from_environment, is_given
+from shared.settings import Settings
+from shared.settings_sources import from_environment, is_given
 
 COLLECTION = "handbook"
 GENERAL_QUESTIONS = ("What is the capital of France?", "What color is the sky on a clear day?")

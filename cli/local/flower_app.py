@@ -18,7 +18,7 @@ from shared.jobs.celery_broker import celery_app
 from shared.jobs.queue_names import generation_queue, text_queue
 from shared.models.catalogue import GENERATE, load_catalogue
 from shared.process_exit import exit_now
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 
 CONNECTION_CHECK_SECONDS = 5
 

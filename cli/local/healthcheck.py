@@ -9,18 +9,23 @@ from pathlib import Path
 
 from shared.liveness import FROZEN_SECONDS, liveness_folder, silent_seconds
 
+# Processes with a liveness file that are not workers.
+NO_WORKERS = ("api", "embedder")
+
 
 class Unhealthy(Exception):
     """Why the check failed: one sentence for the user."""
 
 
 def check_workers(data_dir: Path, worker: str = "") -> list[str]:
-    """The names of the workers that run on this host with this data folder. With ``worker``, such as ``gpu0``, only that one counts.
+    """The names of the workers that run on this host with this data folder. With ``worker``, such as ``gpu0``, only that one counts;
+    this may also be ``api``.
 
     Raises Unhealthy if there is none.
     """
     host = socket.gethostname()
-    files = sorted(liveness_folder(data_dir).glob(f"{worker or '*'}@{host}"))
+    found = sorted(liveness_folder(data_dir).glob(f"{worker or '*'}@{host}"))
+    files = [file for file in found if worker or not file.name.startswith(NO_WORKERS)]
     silences = {file.name: silence for file in files if (silence := silent_seconds(file)) is not None}
     alive = [name for name, silence in silences.items() if silence < FROZEN_SECONDS]
     if alive:

@@ -10,6 +10,8 @@ from pathlib import Path
 from cli.errors import CommandError
 
 POLL_SECONDS = 0.2
+# At the beginning of a line, as text or in a JSON object.
+_NAME = re.compile(r'([a-z]+[0-9]*) *\||\{"process": "([^"]*)"')
 _OLD_FILE = re.compile(r"\.log\.(\d+)$")
 
 
@@ -29,14 +31,17 @@ def read_log(data_dir: Path, process: str, *, follow: bool, wait: Callable[[floa
         raise CommandError(
             f"The data folder {data_dir} has no log: start Enginehouse there with `enginehouse up`, or use --data."
         )
-    found = False
+    found, names = False, set[str]()
     for line in _lines([*old, file], follow=follow, wait=wait):
         if not process or _process_of(line) == process:
             found = True
             yield line
+        elif name := _NAME.match(line):
+            names.add(name[1] or name[2])
     if process and not found:
         raise CommandError(
-            f"The log has no line of {process!r}. The names are those at the beginning of its lines, such as gpu0 or api."
+            f"The log has no line of {process!r}. It has lines of {', '.join(sorted(names)) or 'no process'}. "
+            "A process without lines may be healthy: `enginehouse status` lists all of them."
         )
 
 

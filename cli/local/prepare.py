@@ -22,6 +22,8 @@ def prepare_models(settings: Settings, names: list[str]) -> None:
     chosen: list[ModelEntry] = [catalogue.get_model(name) for name in names] or [
         model for model in catalogue.models if model.url.startswith("package:")
     ]
+    if not chosen:
+        raise CommandError(f"{settings.models_file} has no model that needs no download: name the models to prepare.")
     for model in chosen:
         if model.uses_server:
             raise CommandError(f"Model {model.name!r} runs on the server at {model.url}; there is nothing to prepare.")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from cli.errors import CommandError
 from shared.errors import NotFound
+from shared.liveness import frozen_seconds
 from shared.models.catalogue import GENERATE, ModelEntry, load_catalogue
-from shared.settings import Settings, file_variables, to_environment
+from shared.settings import Settings
+from shared.settings_sources import file_variables, to_environment
 
 FLOWER_USER = "enginehouse"
 # In the data folder.
@@ -59,6 +61,8 @@ def api_command(settings: Settings) -> list[str]:
         ),
         # With fewer connections than this, gunicorn would close idle connections between requests.
         *("--worker-connections", str(2 * settings.api_threads)),
+        # A process that shows no sign of life for this long is killed and replaced.
+        *("--timeout", f"{frozen_seconds(settings.lease_seconds):.0f}"),
         *("--graceful-timeout", "5", "--no-control-socket", "--log-level", "warning"),
     ]
 

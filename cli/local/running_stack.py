@@ -13,8 +13,11 @@ import redis
 from cli.errors import CommandError
 from cli.local.data_folder_lock import lock_holder
 from shared.redis_connection import OUTAGE, connect
-from shared.settings import Settings, is_given
+from shared.settings import Settings
+from shared.settings_sources import is_given
 from shared.urls import without_login
+
+MODELS_FILE, ENGINE = "ENGINEHOUSE_MODELS_FILE", "ENGINEHOUSE_ENGINE"
 
 
 def connect_to_stack(settings: Settings, *, explicit: bool) -> redis.Redis:
@@ -60,6 +63,18 @@ def stop_stack(data_dir: Path, wait: Callable[[float], None] = time.sleep) -> No
         ) from None
     while lock_holder(data_dir) == guardian:
         wait(0.1)
+
+
+def with_stack_models(settings: Settings) -> Settings:
+    """The settings with the models file and the engine of the stack that runs on the data folder, unless the environment sets a file."""
+    if is_given(os.environ, MODELS_FILE):
+        return settings
+    try:
+        state = json.loads((settings.data_dir / "state.json").read_text())
+        own = {row["setting"]: row["value"] for row in state["settings"]}
+        return replace(settings, models_file=Path(own[MODELS_FILE]), engine=own[ENGINE])
+    except (OSError, ValueError, KeyError, TypeError):  # no stack runs, or one of an earlier version
+        return settings
 
 
 def with_stack_chroma(settings: Settings) -> Settings:

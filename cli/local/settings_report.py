@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from shared.settings import Settings, read_sources
+from shared.settings import Settings
+from shared.settings_sources import read_sources
 from shared.urls import without_login
 
 DEFAULT = "default"

@@ -55,7 +55,7 @@ from shared.documents.data_state import MESSAGES, DataState, DataVersionError, c
 from shared.documents.index_health import clear_silence
 from shared.errors import SettingsError
 from shared.jobs.job_index import JobIndex
-from shared.liveness import FROZEN_SECONDS, TOUCH_SECONDS, liveness_folder
+from shared.liveness import frozen_seconds, liveness_file
 from shared.machine import is_loopback, memory_bytes
 from shared.models.catalogue import EMBED, Catalogue, load_catalogue
 from shared.owners.closed_marker import ClosedMarker
@@ -63,7 +63,8 @@ from shared.owners.store import LOCAL, ApiKeys
 from shared.packaged_files import CODE_ROOT
 from shared.process_exit import exit_now
 from shared.redis_connection import connect
-from shared.settings import Settings, from_environment
+from shared.settings import Settings
+from shared.settings_sources import from_environment
 from shared.systemd import notify
 from workers.gpu.hardware.devices import detect_gpus
 from workers.gpu.hardware.memory_estimate import estimate_memory
@@ -148,7 +149,7 @@ def run_stack(plan: Plan, *, guardian: int) -> int:
     def write_state() -> None:
         state.write(_describe(plan, supervisor.pids, guardian))
 
-    frozen = max(5 * TOUCH_SECONDS, min(FROZEN_SECONDS, plan.settings.lease_seconds))
+    frozen = frozen_seconds(plan.settings.lease_seconds)
     supervisor: Supervisor = Supervisor(log, guardian_signal=GUARDIAN_GONE, on_change=write_state, frozen_seconds=frozen)
     if os.getppid() != guardian:  # it died before our signal handlers were installed
         return 1
@@ -240,20 +241,21 @@ def _start(plan: Plan, supervisor: Supervisor, log: ConsoleLog) -> None:
         supervisor.start_service(Service("chroma", command, own, directory=CODE_ROOT))
     if settings.embedding_socket:
         own = {name: value for name, value in environment.items() if name != "REDIS_URL"}
-        liveness = _liveness(settings, "embedder")
+        liveness = liveness_file(settings.data_dir, "embedder")
         supervisor.start_service(Service("embedder", embedder_command(), own, directory=CODE_ROOT, liveness=liveness))
     assign_models(connect(settings.redis_url), plan.replicas)
     grace = settings.drain_seconds + 10
     # Celery and gunicorn import from the working directory first: a folder called `api` there must not replace ours.
     for replica in plan.replicas:
         command, own = _replica(replica, settings_of("gpu"))
-        liveness = _liveness(settings, replica.name)
+        liveness = liveness_file(settings.data_dir, replica.name)
         supervisor.start_service(Service(replica.name, command, own, grace=grace, directory=CODE_ROOT, liveness=liveness))
     for pool in ("cpu", "io"):
         own = environment_of(settings_of(pool))
-        command, liveness = worker_command(pool, settings), _liveness(settings, pool)
+        command, liveness = worker_command(pool, settings), liveness_file(settings.data_dir, pool)
         supervisor.start_service(Service(pool, command, own, grace=grace, directory=CODE_ROOT, liveness=liveness))
-    supervisor.start_service(Service("api", api_command(settings), environment_of(settings_of("api")), directory=CODE_ROOT))
+    command, own = api_command(settings), environment_of(settings_of("api"))
+    supervisor.start_service(Service("api", command, own, directory=CODE_ROOT, liveness=liveness_file(settings.data_dir, "api")))
     if plan.flower_port:
         own = environment_of(settings_of("flower")) | {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{plan.flower_password}"}
         supervisor.start_service(Service("flower", flower_command(plan.flower_port), own, grace=5, directory=CODE_ROOT))
@@ -277,10 +279,6 @@ def _embedding_socket(data_dir: Path, catalogue: Catalogue) -> Path | None:
         return None
     path.unlink()
     return path
-
-
-def _liveness(settings: Settings, name: str) -> Path:
-    return liveness_folder(settings.data_dir) / f"{name}@{socket.gethostname()}"
 
 
 def _create_first_key(settings: Settings, log: ConsoleLog) -> None:

@@ -28,9 +28,9 @@ LONGEST_DELAY = 30.0
 STEADY_SECONDS = 60.0
 LONGEST_LINE = 64 * 1024
 LIVENESS_CHECK_SECONDS = 1.0
-# Looking for them reads the state of every process of the machine, and was most of what an idle supervisor did. Those of a process of
-# ours that ends are killed at once.
-ORPHAN_CHECK_SECONDS = 30.0
+# The kernel does not report that a process was adopted. Orphans of a service that ends are killed at once, these only if their parent
+# was a child of a service that goes on.
+ORPHAN_CHECK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,12 @@ An action first counts the jobs and asks; then it changes them part by part and 
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 from typing import Annotated, Any, Literal
 
 import typer
 
 from cli.errors import CommandError
-from cli.output import clock, first_line
+from cli.output import clock, first_line, plural
 from cli.remote.command import CommandContext, server_command
 
 UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -48,7 +47,7 @@ def list_all_jobs(context: CommandContext, values: Mapping[str, str | None], lim
 
     columns = ("job", "owner", "kind", "status", "queue", "created", "about")
     query = {name: str(value) for name, value in _filter(values, whole=True).items()}
-    context.out.print_list(columns, islice(_all_jobs(context, query), limit), row, to_json=lambda job: job)
+    context.out.print_list(columns, _all_jobs(context, query), row, to_json=lambda job: job, limit=limit)
 
 
 def _all_jobs(context: CommandContext, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -104,12 +103,12 @@ def _change_jobs(context: CommandContext, action: Action, wanted: Mapping[str, A
         if context.out.as_json:
             context.out.print_json({"action": action, "dry_run": True, "matched": counted})
         else:
-            print(f"{counted} jobs match")
+            print(f"{plural(counted, 'job')} matched")
         return
     if not yes:
         if not sys.stdin.isatty():
-            raise CommandError(f"{counted} jobs match. Confirm with --yes, as there is no terminal to ask on.")
-        typer.confirm(f"{counted} jobs match. {action.capitalize()} them?", abort=True)
+            raise CommandError(f"{plural(counted, 'job')} matched. Confirm with --yes, as there is no terminal to ask on.")
+        typer.confirm(f"{plural(counted, 'job')} matched. {action.capitalize()} them?", abort=True)
     done, seen, refused = 0, 0, dict[str, int]()
     for part in _parts(context, action, wanted, dry_run=False):
         done, seen = done + part["done"], seen + part["matched"]
@@ -122,7 +121,7 @@ def _change_jobs(context: CommandContext, action: Action, wanted: Mapping[str, A
         return
     past = {"cancel": "cancelled", "retry": "retried", "delete": "deleted"}[action]
     others = "".join(f"; {number} not: {code}" for code, number in sorted(refused.items()))
-    print(f"{done} of {seen} jobs {past}{others}")
+    print(f"{done:,} of {plural(seen, 'job')} {past}{others}")
 
 
 def _parts(context: CommandContext, action: Action, wanted: Mapping[str, Any], *, dry_run: bool) -> Iterator[dict[str, Any]]:

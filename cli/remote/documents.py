@@ -1,13 +1,12 @@
 """``enginehouse search``, ``collections`` and ``documents``."""
 
 import json
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cli.errors import CommandError
-from cli.output import clock, first_line, plural
+from cli.output import clock, first_line, plural, size_text
 from cli.remote.command import PANEL, CommandContext, ConcurrencyKey, ConcurrencyLimit, Group, server_command
 from cli.remote.jobs import print_id, print_results
 from cli.remote.search_explanation import EXPLAINED, explain_hit, explain_search
@@ -232,7 +231,7 @@ def list_documents(
         )
 
     columns = ("document", "status", "name", "pages", "chunks", "reason")
-    context.out.print_list(columns, islice(context.client.documents(collection, status=status), limit), row)
+    context.out.print_list(columns, context.client.documents(collection, status=status), row, limit=limit)
 
 
 @documents.command("counts")
@@ -292,9 +291,23 @@ def show_document(context: CommandContext, ids: Documents) -> None:
     """Show documents."""
     for document in ids:
         found = context.client.document(document)
-        names = ("id", "name", "collection", "status", "reason", "media_type", "size", "sha256", "pages", "pages_done", "chunks")
-        rows = [(name, getattr(found, name)) for name in (*names, "job_id")]
-        context.out.print_record(found, [*rows, ("created_at", clock(found.created_at)), ("updated_at", clock(found.updated_at))])
+        rows: list[tuple[str, object]] = [
+            ("document", found.id),
+            ("name", found.name),
+            ("collection", found.collection),
+            ("status", found.status),
+            ("reason", found.reason),
+            ("media type", found.media_type),
+            ("size", size_text(found.size)),
+            ("SHA-256", found.sha256),
+            ("pages", found.pages),
+            ("pages read", found.pages_done),
+            ("chunks", found.chunks),
+            ("job", found.job_id),
+            ("created", clock(found.created_at)),
+            ("updated", clock(found.updated_at)),
+        ]
+        context.out.print_record(found, rows)
 
 
 @documents.command("delete")

@@ -149,12 +149,16 @@ def _rows(mode: str, questions: "Sequence[Question]", found: "Sequence[tuple[Ran
 def _print_misses(
     context: CommandContext, mode: str, questions: "Sequence[Question]", found: "Sequence[tuple[Ranks, float]]"
 ) -> None:
+    missed = False
     for question, (ranks, _) in zip(questions, found, strict=True):
         if ranks.answer is None or ranks.answer > FOUND_WITHIN:
+            missed = True
             place = "not found" if ranks.answer is None else f"rank {ranks.answer}"
             pages = "" if question.page is None else f" page {', '.join(map(str, question.page))}"
             text = first_line(question.question, 120)
             context.out.print_note(safe_line(f"{mode}: {place}: {text} ({', '.join(question.document)}{pages})"))
+    if not missed:
+        context.out.print_note(f"{mode}: every answer is among the first {FOUND_WITHIN} passages")
 
 
 @contextmanager

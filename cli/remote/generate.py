@@ -130,9 +130,13 @@ def parse_pairs(arguments: Iterable[str]) -> dict[str, str] | None:
 
 def _lines(prompt: str) -> Iterator[str]:
     source = sys.stdin if prompt == "-" else prompt.splitlines()
+    count = 0
     for number, line in enumerate(source, 1):
         if line.strip():
+            count += 1
             yield check_utf8(line.rstrip("\r\n"), f"Line {number} of the prompts")
+    if not count:
+        print("There is no prompt: every line is empty.", file=sys.stderr)
 
 
 def _in_order(work: Any, texts: Iterator[str], concurrency: int) -> Iterator["Job"]:

@@ -2,12 +2,11 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.output import clock, first_line
+from cli.output import clock, first_line, numbers_text, words
 from cli.remote.administration import Model, NewerThan, OlderThan, Owner, QueueName, install_actions, list_all_jobs
 from cli.remote.command import PANEL, CommandContext, Group, server_command
 from cli.safe_text import check_utf8, safe_line
@@ -15,6 +14,8 @@ from cli.safe_text import check_utf8, safe_line
 if TYPE_CHECKING:
     from enginehouse_client import Event, Job
 
+# The first column of lists of jobs, which ``-`` reads.
+LIST_COLUMN = "job"
 NEW_ATTEMPT = "[the attempt was lost; the answer starts over]"
 
 Jobs = Annotated[list[str], typer.Argument(help="Job ids; - reads them from standard input.", metavar="JOB…")]
@@ -92,7 +93,7 @@ def jobs(
         list_all_jobs(context, {**shared, **narrowed}, limit)
         return
     found = context.client.jobs(status=status, kind=kind, model=model, batch=batch, collection=collection, q=search)
-    context.out.print_list(("job", "kind", "status", "created", "took", "about"), islice(found, limit), _row)
+    context.out.print_list((LIST_COLUMN, "kind", "status", "created", "took", "about"), found, _row, limit=limit)
 
 
 @app.command()
@@ -188,11 +189,25 @@ def read_arguments(ids: Iterable[str], *, whole_lines: bool = False) -> Iterator
     """Yield the arguments; ``-`` stands for the first field of each line of standard input, or for ``whole_lines``."""
     for argument in ids:
         if argument == "-":
-            for line in sys.stdin:
-                if line.strip():
-                    yield line.rstrip("\r\n") if whole_lines else check_utf8(line.split()[0], "An id on standard input")
+            yield from _lines_of_input(whole_lines=whole_lines)
         else:
             yield argument
+
+
+def _lines_of_input(*, whole_lines: bool) -> Iterator[str]:
+    count = 0
+    for line in sys.stdin:
+        if not line.strip():
+            continue
+        if whole_lines:
+            yield line.rstrip("\r\n")
+        elif (id := check_utf8(line.split()[0], "An id on standard input")) == LIST_COLUMN and not count:
+            continue  # the line may begin the output of `enginehouse jobs`
+        else:
+            yield id
+        count += 1
+    if not count:
+        print("Standard input is empty, so there is nothing to do.", file=sys.stderr)
 
 
 def print_id(context: CommandContext, job: "Job") -> None:
@@ -261,15 +276,15 @@ def show_job(context: CommandContext, job: "Job") -> None:
         ("started", clock(job.started_at)),
         ("ended", clock(job.ended_at)),
         ("queue position", job.queue_position),
-        ("waiting for", job.waiting_for),
-        ("progress", job.progress),
+        ("waiting for", words(job.waiting_for or "")),
+        ("progress", numbers_text(job.progress)),
         ("batch", job.batch),
-        ("batch counts", job.counts),
+        ("batch counts", numbers_text(job.counts)),
         ("retry of", job.retry_of),
         ("metadata", dict(job.metadata)),
         *((f"attempt {attempt.number}", f"{attempt.worker}: {attempt.outcome or 'running'}") for attempt in job.attempts),
         ("error", (job.error or {}).get("message")),
-        ("usage", result.pop("usage", None)),
+        ("usage", numbers_text(result.pop("usage", None))),
         ("finish reason", result.pop("finish_reason", None)),
         ("citations", [_citation(item) for item in result.pop("citations", ())]),
         ("text", result.pop("text", None)),
@@ -290,7 +305,8 @@ def _citation(item: dict[str, Any]) -> str:
 
 def _row(job: "Job") -> tuple[object, ...]:
     took = f"{job.ended_at - job.started_at:.1f} s" if job.ended_at and job.started_at else ""
-    about = (job.error or {}).get("message") or job.waiting_for or job.summary or ""
+    waiting = f"waiting: {words(job.waiting_for)}" if job.waiting_for else ""
+    about = (job.error or {}).get("message") or waiting or job.summary or ""
     return job.id, job.kind, job.status, clock(job.created_at), took, first_line(str(about))
 
 

@@ -24,8 +24,8 @@ def list_models(context: CommandContext) -> None:
     """
 
     def row(model: "Model") -> tuple[object, ...]:
-        default = "default" if model.default else ""
+        default = "yes" if model.default else ""
         return model.name, model.state, model.task, default, model.engine, model.workers, model.max_context, model.reason
 
-    columns = ("model", "state", "task", "", "engine", "workers", "context", "reason")
+    columns = ("model", "state", "task", "default", "engine", "workers", "context", "reason")
     context.out.print_list(columns, context.client.models(), row)

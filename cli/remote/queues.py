@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from cli.output import clock, plural
+from cli.output import clock, duration_text, plural, words
 from cli.remote.command import PANEL, CommandContext, Group, server_command
 
 queues = typer.Typer(cls=Group, help="List, pause and resume queues. Needs an administrator's key.")
@@ -103,17 +103,17 @@ def _set_pause(context: CommandContext, queue: str, body: Mapping[str, Any], wha
 
 
 def _age(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds:.0f} s"
+    return "" if seconds is None else duration_text(seconds)
 
 
 def _queue_row(queue: Mapping[str, Any]) -> tuple[object, ...]:
-    reason = "paused" if queue["paused_at"] else queue["waiting_for"].replace("_", " ")
+    reason = "paused" if queue["paused_at"] else words(queue["waiting_for"])
     numbers = (queue["running"], queue["slots"], queue["workers"], len(queue["owners"]))
     return queue["queue"], queue["waiting"], _age(queue["oldest_seconds"]), reason, *numbers
 
 
 def _owner_row(entry: Mapping[str, Any]) -> tuple[object, ...]:
-    reason = entry["waiting_for"].replace("_", " ")
+    reason = words(entry["waiting_for"])
     return entry["queue"], entry["owner"], entry["waiting"], entry["end_users"], _age(entry["oldest_seconds"]), reason
 
 

@@ -116,19 +116,21 @@ def show_batch(
     else:
         found = context.client.request_batch(batch)
     counts = found.request_counts
-    names = (
-        "id",
-        "status",
-        "endpoint",
-        "model",
-        "completion_window",
-        "input_file_id",
-        "output_file_id",
-        "error_file_id",
-        "job_id",
-    )
-    times = [(name.removesuffix("_at"), clock(found.raw.get(name))) for name in ("created_at", "in_progress_at", "expires_at")]
-    rows: list[tuple[str, object]] = [(name, getattr(found, name)) for name in names]
+    rows: list[tuple[str, object]] = [
+        ("batch", found.id),
+        ("status", found.status),
+        ("endpoint", found.endpoint),
+        ("model", found.model),
+        ("must end within", found.completion_window),
+        ("file with requests", found.input_file_id),
+        ("file with answers", found.output_file_id),
+        ("file with errors", found.error_file_id),
+        ("job", found.job_id),
+    ]
+    times = [
+        (name, clock(found.raw.get(field)))
+        for name, field in (("created", "created_at"), ("started", "in_progress_at"), ("expires", "expires_at"))
+    ]
     rows += [("requests", counts["total"]), ("completed", counts["completed"]), ("failed", counts["failed"]), *times]
     rows.append(("estimated end", clock(found.estimated_end_at)))
     context.out.print_record(found, rows)

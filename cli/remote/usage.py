@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.output import size_text, words
 from cli.remote.command import PANEL, CommandContext, server_command
 from cli.safe_text import safe_line
 
@@ -14,6 +15,7 @@ NUMBERS = (
     *("jobs", "prompt_tokens", "cached_tokens", "completion_tokens", "embedding_tokens"),
     *("gpu_seconds", "lost_seconds", "pages", "bytes"),
 )
+TITLES = {"gpu_seconds": "GPU seconds", "bytes": "size"}
 
 
 @server_command
@@ -39,10 +41,13 @@ def show_usage(
     else:
 
         def row(entry: Mapping[str, Any]) -> tuple[object, ...]:
-            return tuple(_shown(entry.get(column, "all")) for column in columns)
+            return tuple(
+                size_text(entry[column]) if column == "bytes" else _shown(entry.get(column, "all")) for column in columns
+            )
 
         entries = [*report.data, report.total] if len(report.data) > 1 else report.data
-        context.out.print_list([column.replace("_", " ") for column in columns], entries, row)
+        titles = [TITLES.get(column, words(column)) for column in columns]
+        context.out.print_list(titles, entries, row)
 
 
 def install(root: typer.Typer) -> None:

@@ -1,7 +1,6 @@
 """``enginehouse webhooks`` and ``deliveries``: registered webhooks, and the deliveries to them."""
 
 from enum import StrEnum
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -34,10 +33,9 @@ def list_webhooks(context: CommandContext) -> None:
     """List registered webhooks, oldest first."""
 
     def row(webhook: "Webhook") -> tuple[object, ...]:
-        state = "enabled" if webhook.enabled else webhook.disabled_reason
-        return webhook.id, webhook.url, state, webhook.events, webhook.job_kinds, webhook.description
+        return webhook.id, webhook.url, _state(webhook), webhook.events, webhook.job_kinds, webhook.description
 
-    context.out.print_list(("webhook", "address", "state", "events", "job_kinds", "description"), context.client.webhooks(), row)
+    context.out.print_list(("webhook", "address", "state", "events", "job kinds", "description"), context.client.webhooks(), row)
 
 
 @webhooks.command("show")
@@ -165,7 +163,7 @@ def list_deliveries(
         return delivery.id, delivery.status, delivery.event, delivery.job, len(delivery.attempts), delivery.url, about
 
     columns = ("delivery", "status", "event", "job", "attempts", "address", "about")
-    context.out.print_list(columns, islice(context.client.deliveries(status=status, webhook=webhook, job=job), limit), row)
+    context.out.print_list(columns, context.client.deliveries(status=status, webhook=webhook, job=job), row, limit=limit)
 
 
 @deliveries.command("show")
@@ -177,9 +175,19 @@ def show_deliveries(context: CommandContext, ids: Deliveries) -> None:
         attempts = [
             (f"attempt {attempt.number}", f"{clock(attempt.started_at)} {_outcome(attempt.raw)}") for attempt in found.attempts
         ]
-        names = ("id", "status", "event", "job", "webhook", "url", "reason")
-        times = [(name, clock(getattr(found, name))) for name in ("created_at", "next_attempt_at", "ended_at")]
-        context.out.print_record(found, [*((name, getattr(found, name)) for name in names), *times, *attempts])
+        rows: list[tuple[str, object]] = [
+            ("delivery", found.id),
+            ("status", found.status),
+            ("event", found.event),
+            ("job", found.job),
+            ("webhook", found.webhook),
+            ("address", found.url),
+            ("reason", found.reason),
+            ("created", clock(found.created_at)),
+            ("next attempt", clock(found.next_attempt_at)),
+            ("ended", clock(found.ended_at)),
+        ]
+        context.out.print_record(found, [*rows, *attempts])
 
 
 @deliveries.command("redeliver")
@@ -200,12 +208,22 @@ def install(root: typer.Typer) -> None:
 
 
 def _show(context: CommandContext, webhook: "Webhook") -> None:
-    names = ("id", "url", "enabled", "disabled_reason", "events", "job_kinds", "description", "secret")
-    until = clock(webhook.previous_secret_until)
-    created = clock(webhook.created_at)
-    context.out.print_record(
-        webhook, [*((name, getattr(webhook, name)) for name in names), ("old secret until", until), ("created", created)]
+    rows = (
+        ("webhook", webhook.id),
+        ("address", webhook.url),
+        ("state", _state(webhook)),
+        ("events", webhook.events),
+        ("job kinds", webhook.job_kinds),
+        ("description", webhook.description),
+        ("secret", webhook.secret),
+        ("old secret until", clock(webhook.previous_secret_until)),
+        ("created", clock(webhook.created_at)),
     )
+    context.out.print_record(webhook, rows)
+
+
+def _state(webhook: "Webhook") -> str:
+    return "enabled" if webhook.enabled else f"disabled: {webhook.disabled_reason}" if webhook.disabled_reason else "disabled"
 
 
 def _names(kinds: Kinds) -> list[str] | None:

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from shared.models.catalogue import load_catalogue
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 from testing.stack import HASH, QUICK, Stack
 from tests.browser.actions import add_documents, answered, ask
 from workers.gpu.weights import prepare_model

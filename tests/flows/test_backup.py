@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.admin.backup import create_backup
-from cli.admin.recovery import Recoverer
+from cli.admin.recovery import recover_documents
 from cli.admin.restore import restore_backup
 from cli.errors import CommandError
 from cli.local.redis_server import start_redis
@@ -27,7 +27,7 @@ from workers.index.vector_store import VectorStore
 QUIET = Output(as_json=True)
 
 
-def test_a_backup_restored_elsewhere_has_everything(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_backup_restored_elsewhere_has_everything(shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     original = shelf.settings.documents_dir / shelf.document / "original"
     original.write_bytes(b"boilers")
     output = shelf.settings.request_batches_dir / "job_1" / "output.1"
@@ -77,7 +77,16 @@ def test_a_backup_restored_elsewhere_has_everything(shelf: Shelf, tmp_path: Path
         restored.index = SearchIndex(documents, TextIndex(elsewhere.text_index_dir), VectorStore(chroma_elsewhere.url))
         for mode in ("vector", "keyword", "hybrid"):
             assert restored.search(mode) == 1
-        assert Recoverer(client, elsewhere).recover().recovered == 0
+        capsys.readouterr()
+        recover_documents(client, elsewhere, out=Output(as_json=False))
+        assert capsys.readouterr().out == (
+            "Checked 1 folder of documents: each has its record, so there was nothing to recover.\n"
+        )
+        client.delete(f"eh:document:{shelf.document}")
+        recover_documents(client, elsewhere, out=Output(as_json=False))
+        printed = capsys.readouterr()
+        assert printed.out.startswith("Checked 1 folder of documents: 1 had no record. 1 document recovered: ")
+        assert "1 folder of 1 without a record" in printed.err
     finally:
         chroma_elsewhere.kill()
         server.stop()

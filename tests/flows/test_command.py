@@ -118,7 +118,9 @@ def test_ended_jobs_are_retried_and_deleted(stack: Stack) -> None:
 def test_lists_are_tables_on_a_terminal_and_lines_in_a_pipe(stack: Stack) -> None:
     job = run(stack, "generate", "a\tb\nc", "--plain", "--wait", "--json").stdout
     record = json.loads(job)
-    first, *_ = run(stack, "jobs", "--kind", "generate", "--limit", "3").stdout.splitlines()
+    listed = run(stack, "jobs", "--kind", "generate", "--limit", "3").stdout
+    header, first, *_ = listed.splitlines()
+    assert header.split("\t")[:3] == ["job", "kind", "status"]
     fields = first.split("\t")
     assert (fields[:3], fields[-1]) == ([record["id"], "generate", "completed"], "a b c")
     assert next(one["id"] for one in json.loads(run(stack, "jobs", "--limit", "2", "--json").stdout)) == record["id"]
@@ -127,11 +129,14 @@ def test_lists_are_tables_on_a_terminal_and_lines_in_a_pipe(stack: Stack) -> Non
     assert record["id"] in shown
     assert "\x1b[32mcompleted" in shown, "a state has its colour"
     assert record["id"] in run_on_terminal(stack, "job", record["id"])
+    shown = run(stack, "job", "show", "-", given="\n".join(listed.splitlines()[:2])).stdout
+    assert shown.startswith(f"job\t{record['id']}\n"), "the names of the columns are not read as an id"
+    assert "Standard input is empty" in run(stack, "job", "show", "-", given="job\tkind\n").stderr
 
 
 def test_models_are_listed_with_their_states(stack: Stack) -> None:
     listed = [row.split("\t")[:4] for row in run(stack, "models", "list").stdout.splitlines()]
-    assert ["echo", "ready", "generate", "default"] in listed
+    assert ["echo", "ready", "generate", "yes"] in listed
     assert ["not-started", "not_served", "generate", ""] in listed
 
 
@@ -144,7 +149,7 @@ def test_an_administrator_sees_and_changes_queues_workers_and_the_jobs_of_all_ow
     def lines(*arguments: str) -> list[list[str]]:
         done = run(slow_stack, *arguments)
         assert done.returncode == 0, done.stderr
-        return [line.split("\t") for line in done.stdout.splitlines()]
+        return [line.split("\t") for line in done.stdout.splitlines() if not line.startswith("job\t")]
 
     [queue] = [row for row in lines("queues") if row[0] == "gpu.echo"]
     assert (queue[1], queue[3], queue[4], queue[5]) == ("3", "worker", "8", "8")
@@ -156,7 +161,7 @@ def test_an_administrator_sees_and_changes_queues_workers_and_the_jobs_of_all_ow
 
     assert run(slow_stack, "queues", "pause", "echo").returncode == 0
     assert slow_stack.job(waiting[0])["waiting_for"] == "paused"
-    assert lines("jobs", "cancel", "--status", "in_progress", "--dry-run") == [["8 jobs match"]]
+    assert lines("jobs", "cancel", "--status", "in_progress", "--dry-run") == [["8 jobs matched"]]
     refused = run(slow_stack, "jobs", "cancel", "--status", "in_progress")
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
     assert lines("jobs", "cancel", "--status", "in_progress", "--yes") == [["8 of 8 jobs cancelled"]]
@@ -236,15 +241,16 @@ def test_documents_are_searched_listed_and_deleted(stack: Stack) -> None:
     files = {"file": ("ducks.txt", b"The capital of the ducks is Pondicherry-on-Mud.")}
     [document] = stack.client.post(f"/collections/{collection}/documents", files=files).json()["data"]
     stack.ended(document["job_id"])
-    score, name, page, text = run(stack, "search", "capital of the ducks", "-c", collection).stdout.rstrip("\n").split("\t")
+    _, hit = run(stack, "search", "capital of the ducks", "-c", collection).stdout.splitlines()
+    score, name, page, text = hit.split("\t")
     assert (name, page, text) == ("ducks.txt", "1", "The capital of the ducks is Pondicherry-on-Mud.")
     assert 0 < float(score) <= 1
     found = ("search", "Pondicherry", "-c", collection, "--mode", "keyword")
-    assert run(stack, *found, "--filter", '{"name": "ducks.txt"}').stdout.split("\t")[1] == "ducks.txt"
+    assert run(stack, *found, "--filter", '{"name": "ducks.txt"}').stdout.splitlines()[1].split("\t")[1] == "ducks.txt"
     assert run(stack, *found, "--filter", '{"name": "geese.txt"}').stdout == ""
     assert run(stack, *found, "--filter", "nothing").returncode == 2
     explained = run(stack, *found, "--explain", "--reranker", "overlap", "--filter", '{"name": "ducks.txt"}')
-    cells = explained.stdout.split("\t")
+    cells = explained.stdout.splitlines()[1].split("\t")
     assert (cells[1], cells[3], cells[4]) == ("-", "-", "1 (1.000)")
     assert cells[2].startswith("1 (")
     assert "overlap ranked 1 candidate" in explained.stderr
@@ -255,10 +261,14 @@ def test_documents_are_searched_listed_and_deleted(stack: Stack) -> None:
     assert "[1] ducks.txt, page 1" in cited.stderr
     assert [one["name"] for one in json.loads(run(stack, "collections", "--json").stdout) if one["name"] == collection]
     assert json.loads(run(stack, "collections", "show", collection, "--json").stdout)["documents"] == 1
-    assert run(stack, "documents", "-c", collection).stdout.split("\t")[:3] == [document["id"], "ready", "ducks.txt"]
+    assert run(stack, "documents", "-c", collection).stdout.splitlines()[1].split("\t")[:3] == [
+        document["id"],
+        "ready",
+        "ducks.txt",
+    ]
     assert json.loads(run(stack, "documents", "show", document["id"], "--json").stdout)["status"] == "ready"
     assert "is called drakes.txt" in run(stack, "documents", "rename", document["id"], "drakes.txt").stderr
-    assert run(stack, "documents", "counts", "-c", collection).stdout.splitlines() == ["ready\t1", "all\t1"]
+    assert run(stack, "documents", "counts", "-c", collection).stdout.splitlines() == ["status\tdocuments", "ready\t1", "all\t1"]
     stack.post("/collections", {"name": "command-moved"})
     moved = run(stack, "documents", "move", document["id"], "-c", "command-moved", "--wait")
     assert json.loads(moved.stdout)["status"] == "ready"
@@ -287,7 +297,7 @@ def test_webhooks_are_registered_changed_and_redelivered(stack: Stack, receiver:
         return [attempt["status"] for delivery in deliveries for attempt in delivery["attempts"]]
 
     wait_until(lambda: statuses()[:1] == [500], "the first attempt has been answered")
-    delivery, state, event, about = run(stack, "deliveries", "--job", job).stdout.split("\t")[:4]
+    delivery, state, event, about = run(stack, "deliveries", "--job", job).stdout.splitlines()[1].split("\t")[:4]
     assert (event, about) == ("job.completed", job)
     # The command takes seconds to start on a busy machine, and the second attempt may come first.
     assert state in ("pending", "delivered")

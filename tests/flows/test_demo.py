@@ -11,7 +11,7 @@ from rich.console import Console
 from cli.local import demo
 from cli.local.redis_server import free_port
 from shared.data_folder import open_data_folder
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 from testing.process_forks import run_command
 from testing.stack import Stack, models
 

@@ -187,6 +187,9 @@ def test_frozen_workers_are_reported_and_restarted(operated: Stack) -> None:
     for name, pid in frozen.items():
         wait_until(lambda name=name, pid=pid: pids(stack).get(name, pid) != pid, f"{name} is replaced")  # type: ignore[misc]
     wait_until(lambda: frozen_api not in children(api), "the API worker is replaced")
+    os.kill(api, signal.SIGSTOP)
+    wait_until(lambda: pids(stack).get("api", api) != api, "the first process of the API is replaced")
+    frozen["api"] = api
     log = command(stack, "logs").stdout
     assert f"WORKER TIMEOUT (pid:{frozen_api})" in log
     assert all(f"{name} has shown no sign of life" in log for name in frozen)

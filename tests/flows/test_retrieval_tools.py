@@ -47,16 +47,17 @@ def test_evaluate_prints_measures_of_each_mode_and_the_misses(stack: Stack, coll
     assert (rows["plants"]["recall@10"], rows["all"]["recall@5"]) == (0.5, 0.6667)
     assert done.stderr.splitlines() == ["keyword: not found: roses sun water (boilers.txt page 1)"]
     both = run(stack, "evaluate", path, "-c", collection, "--mode", "keyword", "--mode", "hybrid").stdout.splitlines()
-    assert [line.split("\t")[0] for line in both] == ["keyword", "hybrid"]
+    assert [line.split("\t")[0] for line in both] == ["mode", "keyword", "hybrid"]
 
 
 def test_evaluate_searches_with_the_standalone_form_when_asked(stack: Stack, collection: str, tmp_path: Path) -> None:
     history = [{"role": "user", "content": "What is XK-4711?"}, {"role": "assistant", "content": "A valve."}]
     follow_up = {"question": "And?", "standalone": QUERY, "history": history, "document": "boilers.txt", "page": 2}
     path = write_questions(tmp_path, follow_up)
-    for options, recall in (([], 0.0), (["--standalone"], 1.0)):
+    for options, recall in (([], 0.0), (["--standalone", "--misses"], 1.0)):
         done = run(stack, "evaluate", path, "-c", collection, "--mode", "keyword", "--json", *options)
         assert json.loads(done.stdout)[0]["recall@5"] == recall
+    assert done.stderr == "keyword: every answer is among the first 5 passages\n"
 
 
 def test_evaluate_names_documents_that_the_collection_lacks(stack: Stack, collection: str, tmp_path: Path) -> None:

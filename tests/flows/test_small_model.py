@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.models.catalogue import ModelEntry, load_catalogue
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 from tests.flows.engine_outputs import PATIENCE, OutputRecorder
 from workers.gpu.engine.messages import GenerationRequest
 from workers.gpu.engine_client.engine_client import EngineClient

@@ -42,6 +42,7 @@ def test_the_status_shows_processes_queues_workers_and_failures(own: Stack) -> N
     lines = run(own, "status").stdout.splitlines()
     assert f"last failures\t{failed['id']}" in "\n".join(lines)
     assert {line.split("\t")[0] for line in lines} >= {"processes", "resources", "jobs", "queues", "workers"}
+    assert "processes\tprocess\tpid\tstate" in lines, "each section begins with the names of its columns"
 
 
 def test_the_doctor_finds_nothing_on_a_healthy_stack_and_a_frozen_chroma_with_its_mend(own: Stack) -> None:
@@ -71,7 +72,7 @@ def test_top_shows_rates_and_the_oldest_jobs_once_in_a_pipe(own: Stack) -> None:
     server = {line[1]: line[2] for line in lines if line[0] == "server"}
     assert int(server["jobs running"]) >= 1
     assert float(server["tokens / s"]) >= 0
-    oldest = [line for line in lines if line[0] == "oldest jobs"]
+    _, *oldest = [line for line in lines if line[0] == "oldest jobs"]
     assert (oldest[0][1], oldest[0][4]) == (slow, "in_progress")
     assert oldest[0][6].startswith("generating on gpu0") or oldest[0][6].startswith("started on gpu0")
     own.client.post(f"/jobs/{slow}/cancel")

@@ -35,7 +35,7 @@ supervisor = Supervisor(ConsoleLog(), guardian_signal=GUARDIAN_GONE)
 for name in ("first", "second"):
     supervisor.start_service(Service(name, [sys.executable, "-c", sys.argv[1], *sys.argv[2:]], dict(os.environ), grace=30))
 while supervisor.shutdown_request is ShutdownRequest.NONE:
-    supervisor.process_events(60)
+    supervisor.process_events(1)
 print("stopping", flush=True)
 supervisor.stop_services((("second",), ("first",)))
 print("stopped", flush=True)
@@ -146,6 +146,22 @@ def test_a_killed_service_restarts_without_its_old_children(tree: Tree) -> None:
     wait_until(lambda: not child.is_running(), "its child is gone too")
     tree.await_line("child up", 3)
     assert len(tree.processes()) == 5
+
+
+# Its child ends and leaves a child of its own.
+LEAVING = """
+import subprocess, sys, time
+orphan = "import time; print('orphan up', flush=True); time.sleep(600)"
+child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {orphan!r}], start_new_session=True)"
+subprocess.run([sys.executable, "-c", child])
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("tree", [(LEAVING,)], indirect=True)
+def test_an_orphan_of_a_service_that_goes_on_is_killed(tree: Tree) -> None:
+    tree.await_line("orphan up", 2)
+    wait_until(lambda: len(tree.processes()) == 3, "only the supervisor and its services are left", seconds=10)
 
 
 @pytest.mark.parametrize("tree", [("import sys; print('up'); sys.exit(3)",)], indirect=True)

@@ -1,6 +1,7 @@
 """``enginehouse keys``, ``dead-letters`` and ``status`` on a Redis without a stack."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,9 @@ def test_a_first_key_of_the_local_owner_keeps_its_jobs_visible(
 def test_keys_are_lines_in_a_pipe_and_json_on_request(redis_client: redis.Redis, capsys: pytest.CaptureFixture[str]) -> None:
     key, secret = ApiKeys(redis_client).create("laptop", owner="ada", admin=True)
     list_keys(redis_client, out=TEXT)
-    [line] = capsys.readouterr().out.splitlines()
-    assert line.split("\t")[:7] == [key.id, "laptop", "ada", "all", "", "", ""]
+    header, line = capsys.readouterr().out.splitlines()
+    assert header.split("\t")[:7] == ["key", "name", "owner", "scopes", "state", "last used", "expires"]
+    assert line.split("\t")[:7] == [key.id, "laptop", "ada", "all", "active", "", ""]
     assert line.endswith(f"\t{key.prefix}")
     list_keys(redis_client, out=JSON)
     shown = capsys.readouterr().out
@@ -87,11 +89,19 @@ def test_dead_letters_are_lines_in_a_pipe(system: JobSystem, clock: Clock, capsy
         system.maintenance.reap()
     letters = DeadLetters(system.client, system.settings)
     letters.print_all(TEXT)
-    [line] = capsys.readouterr().out.splitlines()
+    _, line = capsys.readouterr().out.splitlines()
     fields = line.split("\t")
     assert (fields[:3], fields[4]) == ([job, "generate", "ada"], str(system.settings.max_attempts))
     letters.print_all(JSON)
     assert [letter["id"] for letter in json.loads(capsys.readouterr().out)] == [job]
+    letters.print_one(job, TEXT)
+    shown = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert (shown["job"], shown["owner"], shown["queue"]) == (job, "ada", "q")
+    assert shown["failed"] == fields[3]
+    assert re.fullmatch(r"gpu0@host/1, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d: lost .*", shown["attempt 1"])
+    assert not any("_" in name for name in shown)
+    letters.print_one(job, JSON)
+    assert json.loads(capsys.readouterr().out)["id"] == job
 
 
 def test_the_status_reports_that_redis_lost_its_records(

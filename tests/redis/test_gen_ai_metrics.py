@@ -11,7 +11,8 @@ from api.app import create_app
 from shared.jobs.models import Status
 from shared.jobs.submission import Submission
 from shared.jobs.transitions import Event
-from shared.settings import Settings, from_environment
+from shared.settings import Settings
+from shared.settings_sources import from_environment
 from tests.conftest import Clock, JobSystem
 
 OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 from workers.runtime.attempt import Attempt, Handler
 from workers.runtime.celery_worker import CeleryWorker, Pool
 

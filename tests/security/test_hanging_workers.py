@@ -14,7 +14,8 @@ from shared.jobs.queries import JobQueries
 from shared.jobs.submission import JobSubmitter, Submission
 from shared.jobs.transitions import JobTransitions
 from shared.redis_connection import connect
-from shared.settings import Settings, to_environment
+from shared.settings import Settings
+from shared.settings_sources import to_environment
 from testing.repository import REPOSITORY
 from testing.waiting import wait_until
 from tests.security.hanging_worker import QUEUE

@@ -207,7 +207,8 @@ def test_the_command_sets_and_lists_limits(redis_client: redis.Redis, capsys: py
         with pytest.raises(CommandError, match="NAME=NUMBER"):
             set_owner(redis_client, "ada", weight=None, limits=[wrong])
     with pytest.raises(InvalidValue, match="must be one of requests_per_second"):
-        set_owner(redis_client, "ada", weight=None, limits=["pages=1"])
+        set_owner(redis_client, "ada", weight=9, limits=["pages=1"])
+    assert OwnerLimits(redis_client).weight("ada") == 2.5, "an error changes nothing"
     with pytest.raises(InvalidValue, match="owner"):
         set_owner(redis_client, "a:b", weight=1, limits=[])
 

@@ -19,7 +19,7 @@ from cli.local.process_commands import api_command, environment_of
 from cli.local.redis_server import RedisServer, free_port
 from shared.owners.store import ApiKeys
 from shared.redis_connection import connect
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 from testing.repository import REPOSITORY
 from testing.waiting import wait_until
 

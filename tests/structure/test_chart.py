@@ -14,7 +14,8 @@ import yaml
 
 from cli.local.redis_users import RULES, container_configuration
 from shared.models.catalogue import load_catalogue
-from shared.settings import Settings, from_environment
+from shared.settings import Settings
+from shared.settings_sources import from_environment
 from testing.repository import REPOSITORY
 from tests.structure.test_compose import redis_configuration
 

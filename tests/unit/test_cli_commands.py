@@ -1,9 +1,11 @@
 """Command lines and environments of processes; help and lists of the command."""
 
+import io
 import json
 import re
 import subprocess
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,12 +16,16 @@ from typer.testing import CliRunner
 
 from cli.errors import CommandError
 from cli.local.data_folder_lock import data_folder_locked
+from cli.local.prepare import prepare_models
 from cli.local.process_commands import api_command, environment_of, served_model, worker_command
-from cli.local.running_stack import stop_stack
+from cli.local.running_stack import stop_stack, with_stack_models
+from cli.local.settings_report import describe_settings
 from cli.main import app
-from cli.output import Output
+from cli.output import Output, duration_text, size_text
+from cli.remote.jobs import read_arguments
 from cli.remote.webhooks import WebhookKind
-from shared.settings import Settings, from_environment
+from shared.settings import Settings
+from shared.settings_sources import from_environment
 from shared.urls import without_login
 from shared.webhooks.endpoints import Kind
 
@@ -49,6 +55,8 @@ def test_a_gpu_worker_gets_its_number(models_file: Path) -> None:
 def test_the_api_command_has_threads_and_address() -> None:
     command = api_command(Settings(host="::1", port=8080, api_workers=3, api_threads=40))
     assert (after(command, "--bind"), after(command, "--workers"), after(command, "--threads")) == ("[::1]:8080", "3", "40")
+    assert after(command, "--timeout") == "30"
+    assert after(api_command(Settings(lease_seconds=12, renew_seconds=1)), "--timeout") == "12"
 
 
 @pytest.mark.parametrize(("name", "why"), [("huge", "no model 'huge'"), ("vectors", "cannot generate text")])
@@ -116,6 +124,18 @@ def test_the_settings_of_a_data_folder_are_shown(tmp_path: Path) -> None:
     assert rows["ENGINEHOUSE_DATA"] == {"setting": "ENGINEHOUSE_DATA", "value": str(tmp_path), "source": "--data"}
 
 
+def test_models_are_those_of_the_running_stack_unless_a_file_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(data_dir=tmp_path)
+    monkeypatch.delenv("ENGINEHOUSE_MODELS_FILE", raising=False)
+    assert with_stack_models(settings) == settings, "no stack runs"
+    own = describe_settings(replace(settings, models_file=tmp_path / "models.json", engine="echo"), {})
+    (tmp_path / "state.json").write_text(json.dumps({"settings": own}))
+    found = with_stack_models(settings)
+    assert (found.models_file, found.engine) == (tmp_path / "models.json", "echo")
+    monkeypatch.setenv("ENGINEHOUSE_MODELS_FILE", "elsewhere.json")
+    assert with_stack_models(settings) == settings
+
+
 def test_stop_waits_for_a_stack_whose_guardian_was_killed(tmp_path: Path) -> None:
     with subprocess.Popen(["true"]) as gone:
         pass
@@ -132,6 +152,37 @@ def test_an_empty_list_says_so_on_standard_error(capsys: pytest.CaptureFixture[s
     assert (printed.out, printed.err) == ("", "There are none.\n")
     Output(as_json=True).print_list(("job",), [], lambda record: record)
     assert capsys.readouterr().out == "[]\n"
+
+
+def test_a_list_that_is_cut_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    for limit, note in ((2, "There are more than these 2: --limit shows more.\n"), (3, "")):
+        Output(as_json=False).print_list(("number",), iter("123"), lambda number: number, limit=limit)
+        assert capsys.readouterr() == ("\n".join(["number", *"123"[:limit]]) + "\n", note)
+        Output(as_json=True).print_list(("number",), iter("123"), lambda number: number, to_json=lambda _: {}, limit=limit)
+        assert capsys.readouterr() == (json.dumps([{}] * limit) + "\n", note)
+
+
+def test_times_and_sizes_have_units() -> None:
+    texts = {0: "0 s", 119.4: "119 s", 120: "2 min", 7199: "120 min", 7200: "2 h", 172_800: "2 d"}
+    assert {seconds: duration_text(seconds) for seconds in texts} == texts
+    sizes = {0: "0 bytes", 1: "1 byte", 1023: "1,023 bytes", 1024: "1 KiB", 5 * 2**20: "5 MiB", 3 * 2**29: "1.5 GiB"}
+    assert {number: size_text(number) for number in sizes} == sizes
+
+
+def test_models_prepare_says_when_there_is_nothing_to_prepare(tmp_path: Path, models_file: Path) -> None:
+    models_file.write_text(json.dumps(MODELS[:2]))
+    with pytest.raises(CommandError, match="has no model that needs no download: name the models to prepare"):
+        prepare_models(Settings(data_dir=tmp_path, models_file=models_file), [])
+
+
+def test_input_without_a_line_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("", "\n \n", "job\tkind\n"):
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        assert list(read_arguments(["-"])) == []
+        assert capsys.readouterr().err == "Standard input is empty, so there is nothing to do.\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO("job\tkind\njob_1\tgenerate\njob_2\n"))
+    assert list(read_arguments(["job_0", "-"])) == ["job_0", "job_1", "job_2"]
+    assert capsys.readouterr().err == ""
 
 
 def test_help_and_version_have_their_usual_options() -> None:

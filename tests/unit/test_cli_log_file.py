@@ -27,7 +27,7 @@ def test_old_parts_come_first(file: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_log_or_process_is_an_error(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="no line of 'gpu7'"):
+    with pytest.raises(CommandError, match=r"no line of 'gpu7'\. It has lines of api, gpu0"):
         list(read_log(tmp_path, "gpu7", follow=False))
     with pytest.raises(CommandError, match="has no log"):
         next(read_log(tmp_path / "elsewhere", "", follow=False))

@@ -58,14 +58,14 @@ def test_every_exit_status_is_documented() -> None:
     assert len(errors) > 10
 
 
-def test_pipe_output_is_one_line_per_record(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pipe_output_is_one_line_per_record_below_the_names_of_the_columns(capsys: pytest.CaptureFixture[str]) -> None:
     class Thing:
         raw = {"a": "x\ty", "b": None}  # noqa: RUF012
 
     out = Output(as_json=False)
     out.print_list(("a", "b", "c"), [Thing()], lambda thing: (thing.raw["a"], thing.raw["b"], "one\r\ntwo"))
     out.print_record(Thing(), [("a", "x\ty"), ("b", None), ("c", {"d": 1, "e": None}), ("f", ["g", "h"])])
-    assert capsys.readouterr().out == "x y\t\tone two\na\tx y\nc\td=1\nf\tg, h\n"
+    assert capsys.readouterr().out == "a\tb\tc\nx y\t\tone two\na\tx y\nc\td=1\nf\tg, h\n"
     out = Output(as_json=True)
     out.print_list(("a",), [Thing()], lambda thing: ())
     out.print_record(Thing(), [])

@@ -43,6 +43,10 @@ def test_a_healthcheck_names_the_workers_of_this_host(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(Unhealthy, match=f"No worker runs on host {host} with the data folder"):
         check_workers(tmp_path)
+    (folder / f"api@{host}").touch()
+    with pytest.raises(Unhealthy, match="No worker runs on host"):
+        check_workers(tmp_path)
+    assert check_workers(tmp_path, "api") == [f"api@{host}"]
     for name in (f"cpu@{host}", f"gpu0@{host}", "io@elsewhere"):
         (folder / name).touch()
     assert check_workers(tmp_path) == [f"cpu@{host}", f"gpu0@{host}"]

@@ -10,7 +10,7 @@ import pytest
 from cli.local.console_log import ConsoleLog, json_line
 from shared import logs
 from shared.errors import SettingsError
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 from shared.work_context import WorkContext, current_work, set_traceparent, valid_traceparent, working_on
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from shared.errors import DocumentRejected, SettingsError
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 from workers.cpu.chunking import chunk_pages
 from workers.cpu.ocr.layout import Line, compose_text
 from workers.cpu.ocr.ocr_pages import merge, needs_ocr

@@ -5,7 +5,8 @@ from flask.testing import FlaskClient
 
 from api.app import create_app
 from shared.errors import SettingsError
-from shared.settings import Settings, from_environment
+from shared.settings import Settings
+from shared.settings_sources import from_environment
 
 OURS = "https://app.example.org"
 

@@ -12,7 +12,7 @@ from cli.local.process_commands import environment_of
 from cli.local.settings_report import describe_settings, find_sources
 from cli.output import Output
 from shared.errors import SettingsError
-from shared.settings import from_environment, is_given
+from shared.settings_sources import from_environment, is_given
 
 TOKEN = "a-token-for-scrapes"
 

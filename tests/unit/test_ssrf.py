@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from shared.errors import SettingsError
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 from shared.webhooks.ssrf import AddressPolicy, AddressRefused, Unresolved, parse, parse_networks
 
 ALLOWED = (

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from shared.errors import SettingsError
-from shared.settings import Settings, from_environment
+from shared.settings import Settings
+from shared.settings_sources import from_environment
 from shared.tracing import configure_tracing, is_tracing, span, start_span
 from shared.work_context import WorkContext, current_work, working_on
 

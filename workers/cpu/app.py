@@ -10,7 +10,7 @@ from shared.documents.trash import Trash, TrashCleaner
 from shared.jobs.job_index import JobIndex
 from shared.jobs.queue_names import CPU_QUEUE, PAGE_QUEUE
 from shared.redis_connection import STEADY_RETRIES, connect
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 from workers.cpu.handlers import cpu_handlers
 from workers.cpu.ocr.installation import find_problems as find_ocr_problems
 from workers.cpu.sandbox.sandbox import missing_protections

@@ -19,7 +19,8 @@ from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
 from shared.models.catalogue import Catalogue, load_catalogue
 from shared.process_exit import exit_now
 from shared.redis_connection import connect
-from shared.settings import Settings, from_environment
+from shared.settings import Settings
+from shared.settings_sources import from_environment
 from workers.gpu.app import GpuWorker
 from workers.gpu.assignment import WorkerCapabilities
 from workers.gpu.hardware.devices import detect_gpus

@@ -39,7 +39,7 @@ import uvicorn
 
 from shared import logs
 from shared.errors import SettingsError
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 
 logger = logging.getLogger(__name__)
 

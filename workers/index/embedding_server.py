@@ -8,7 +8,6 @@ use, and embeds for several callers at once. Until then it imports no model libr
 import json
 import logging
 import os
-import socket
 import sys
 import threading
 from contextlib import suppress
@@ -18,9 +17,10 @@ from typing import Any
 
 from shared import logs
 from shared.errors import SettingsError
-from shared.liveness import liveness_folder, touch_until
+from shared.liveness import liveness_file, touch_until
 from shared.models.catalogue import load_catalogue
-from shared.settings import Settings, from_environment
+from shared.settings import Settings
+from shared.settings_sources import from_environment
 from workers.index.embedder import Embedders, SentenceEmbedder
 from workers.index.remote_embedder import pack_error
 
@@ -103,7 +103,7 @@ def main() -> None:
         sys.exit("ENGINEHOUSE_EMBEDDING_SOCKET must be the path of the socket to listen on.")
     logs.configure(settings.log_level, form=settings.log_format, levels=settings.log_levels)
     listener = listen(settings.embedding_socket)
-    liveness = liveness_folder(settings.data_dir) / f"embedder@{socket.gethostname()}"
+    liveness = liveness_file(settings.data_dir, "embedder")
     threading.Thread(target=touch_until, args=[threading.Event(), liveness], name="liveness", daemon=True).start()
     EmbeddingServer(embedders).serve(listener)
 

@@ -25,7 +25,7 @@ from shared.models.catalogue import load_catalogue
 from shared.openai.batches import REQUEST_BATCH
 from shared.openai.files import FileStore
 from shared.redis_connection import STEADY_RETRIES, connect
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 from workers.index.embedder import Embedders
 from workers.index.search_index import SearchIndex
 from workers.io.collection_expiry import CollectionExpiry

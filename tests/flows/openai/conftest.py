@@ -11,7 +11,7 @@ import pytest
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import load_catalogue
-from shared.settings import from_environment
+from shared.settings_sources import from_environment
 from testing.missing_services import missing_service
 from testing.stack import HASH, MINILM, QUICK, Stack
 
