@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -145,6 +146,18 @@ def test_a_worker_takes_every_wakeup_and_the_canary(redis_client: redis.Redis, r
         wait_until(lambda: redis_client.llen("taken") == 52, "51 wake-ups and one canary are taken")
         assert sorted(set(redis_client.lrange("taken", 0, -1))) == ["canary", "gpu.some-model"]
         assert not list(redis_client.scan_iter("unacked*")), "a wake-up is not recorded as unacknowledged"
+    redis_client.flushall()
+
+
+def test_waiting_wakeups_are_read_without_a_blocking_read_for_each(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    redis_client.config_resetstat()
+    CeleryBroker(redis_client).wake("gpu.m", 200)
+    with reader(tmp_path, redis_url, "gpu.m"):
+        wait_until(lambda: redis_client.llen("taken") == 200, "all wake-ups are taken")
+    calls: Any = redis_client.info("commandstats")
+    assert calls["cmdstat_brpop"]["calls"] < 150
     redis_client.flushall()
 
 
