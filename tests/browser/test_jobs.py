@@ -111,6 +111,8 @@ def test_a_job_shows_its_live_output_timeline_and_events(page: Page, stack: Stac
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Retry").click()
     expect(page).not_to_have_url(re.compile(job))
+    # The button went with its job, and the keyboard goes on at the new one.
+    expect(page.locator("main")).to_be_focused()
     expect(page.locator("#job-status")).to_have_text("Completed")
 
 
@@ -122,7 +124,10 @@ def test_ingests_and_batches_link_to_what_they_made(page: Page, stack: Stack) ->
     expect(page.get_by_role("complementary", name="Details").get_by_role("heading", level=2)).to_have_text("note.txt")
     batch = stack.job(ingest)["batch"]
     page.goto(f"/ui/jobs/{batch}")
-    expect(page.locator(".facts")).to_contain_text("Completed")
+    expect(page.get_by_role("progressbar", name="Jobs that ended")).to_have_attribute("value", "1")
+    expect(page.locator(".facts").get_by_role("link", name="1 job")).to_have_attribute(
+        "href", f"/ui/jobs?batch={batch}&status=completed"
+    )
     page.get_by_role("link", name="Jobs of this batch").click()
     expect(page.locator(f"[data-job={ingest}]")).to_be_visible()
     expect(page.locator(".grid-row")).to_have_count(1)
@@ -133,6 +138,7 @@ def test_deliveries_are_shown_and_sent_again(page: Page, stack: Stack) -> None:
         job = stack.generate("Tell my hook.", webhook={"url": receiver.url})["id"]
         page.goto(f"/ui/jobs/{job}?tab=deliveries")
         expect(page.get_by_text("Try 1: 500")).to_be_visible()
+        expect(page.locator(".state", has_text="Retrying")).to_be_visible()
         expect(page.get_by_text("out of order")).to_be_visible()
         page.get_by_role("button", name="Redeliver").click()
         expect(page.locator(".state", has_text="Delivered")).to_be_visible()

@@ -164,7 +164,6 @@ def test_the_first_load_of_a_view_is_small(page: Page, path: str) -> None:
     session.on("Network.requestWillBeSent", on_request)
     session.on("Network.loadingFinished", on_finished)
     show(page, path)
-    # What needs attention is asked last.
     expect(page.locator("#health")).not_to_have_text("Checking…")
     if path == "/":
         expect(page.get_by_label("Model").locator("option:checked")).to_contain_text("echo")
@@ -416,6 +415,21 @@ def test_the_lamp_is_green_only_when_nothing_wants_attention(page: Page, stack: 
     card.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.locator("#health")).to_have_text("Ready")
+
+
+def test_a_webhook_that_fails_stands_out_with_its_deliveries(page: Page, stack: Stack) -> None:
+    with Receiver(status(500)) as receiver:
+        hook = stack.post("/webhooks", {"url": receiver.url}).json()["id"]
+        job = stack.generate("Tell the failing hook.")["id"]
+        page.goto("/ui/webhooks")
+        expect(page.get_by_role("article", name=receiver.url)).to_contain_text("Failing for")
+        line = page.get_by_role("list", name=f"Failed deliveries to {receiver.url}").get_by_role("listitem")
+        expect(line).to_contain_text("Retrying")
+        expect(line).to_contain_text(re.compile(r"Try \d: 500"))
+        line.get_by_role("link").click()
+        expect(page).to_have_url(re.compile(rf"/ui/jobs/{job}\?tab=deliveries$"))
+        expect(page.get_by_role("list", name="Deliveries of this job")).to_contain_text(receiver.url)
+        stack.client.delete(f"/webhooks/{hook}")
 
 
 def test_files_have_security_headers_and_are_compressed(stack: Stack) -> None:

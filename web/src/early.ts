@@ -25,7 +25,9 @@ function pathsOf({ pathname, search }: Location): string[] {
   return [];
 }
 
-const answers = new Map(pathsOf(location).map((path) => [path, fetch(path, { headers: credentials() })]));
+/** What the lamp in the header shows. */
+const LAMP = ["/health/ready", "/attention"];
+const answers = new Map([...pathsOf(location), ...LAMP].map((path) => [path, fetch(path, { headers: credentials() })]));
 // The caller that takes an answer handles its failure.
 for (const answer of answers.values()) answer.catch(() => {});
 

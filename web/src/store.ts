@@ -11,7 +11,6 @@ const READY_SECONDS = 10;
 const NOT_READY_SECONDS = 2;
 /** Every how many looks at the health the slower facts are fetched. */
 const ATTENTION_LOOKS = 3;
-const FIRST_ATTENTION_SECONDS = 1;
 
 /** The signed-in account; null until the server has answered. */
 export const me = signal<Account | null>(null);
@@ -78,8 +77,7 @@ export async function lookAtHealth(): Promise<void> {
   if (health.value === "ready" && (before === "away" || before === "waiting")) refresh();
   if (me.value === null && health.value !== "away" && before === "away") void loadMe();
   if (health.value !== "away" && signIn.value === null && looks++ % ATTENTION_LOOKS === 0) {
-    // The view comes first when the page is opened.
-    setTimeout(() => void lookForAttention(), attentionKnown.value ? 0 : FIRST_ATTENTION_SECONDS * 1000);
+    void lookForAttention();
   }
   timer = setTimeout(() => document.hidden || void lookAtHealth(), (health.value === "ready" ? READY_SECONDS : NOT_READY_SECONDS) * 1000);
 }

@@ -29,6 +29,23 @@ const DOCUMENT: Record<string, string> = {
 export const DOCUMENT_STATUSES = Object.keys(DOCUMENT);
 const UNFINISHED = new Set(["uploaded", "parsing", "chunking", "embedding", "indexing"]);
 
+const KIND: Record<string, string> = {
+  generate: "Answer",
+  ingest: "Read document",
+  search: "Search",
+  delete: "Delete",
+  reindex: "Reindex",
+  unpack: "Unpack archive",
+  fetch: "Fetch address",
+  batch: "Batch",
+  embed: "Embed texts",
+  rerank: "Rerank texts",
+  tokenize: "Count tokens",
+  request_batch: "Batch of requests",
+};
+export const JOB_KINDS = Object.keys(KIND);
+
+export const jobKind = (kind: string) => KIND[kind] ?? title(kind.replaceAll("_", " "));
 export const jobStatus = (status: string) => JOB[status] ?? status;
 export const documentStatus = (status: string) => DOCUMENT[status] ?? status;
 export const isUnfinished = (status: string) => UNFINISHED.has(status);
@@ -117,6 +134,12 @@ export function documentReason(status: string, reason: string | null): string {
   if (status === "encrypted") return "The file is protected by a password.";
   if (status === "failed" && reason && /Error|Exception|pdfium|pypdf/.test(reason)) return "The file is damaged, or not what its name says.";
   return readable(reason ?? "");
+}
+
+/** Why a job failed, in words of this page. */
+export function jobReason({ kind, error }: { kind: string; error: { code: string; message: string } | null }): string {
+  if (error === null) return "";
+  return kind === "ingest" ? documentReason(error.code === "encrypted" ? "encrypted" : "failed", error.message) : readable(error.message || error.code);
 }
 
 /** What went wrong with a call, in words of this page. */

@@ -17,12 +17,12 @@ const { dropEarlyAnswers, takeEarlyAnswer } = await import("../src/early.ts");
 
 test("what the view of the address needs is requested with the key, and each answer is taken once", async () => {
   const headers = { Authorization: "Bearer eh_1" };
-  assert.deepEqual(sent, [["/webhooks", { headers }], ["/deliveries?limit=100", { headers }]]);
+  assert.deepEqual(sent, [["/webhooks", { headers }], ["/deliveries?limit=100", { headers }], ["/health/ready", { headers }], ["/attention", { headers }]]);
   assert.equal(await (await takeEarlyAnswer("/webhooks"))!.text(), "/webhooks");
   assert.equal(takeEarlyAnswer("/webhooks"), undefined);
   assert.equal(takeEarlyAnswer("/collections"), undefined);
   dropEarlyAnswers();
   assert.equal(takeEarlyAnswer("/deliveries?limit=100"), undefined);
   await Promise.resolve();
-  assert.deepEqual(responses.map(({ bodyUsed }) => bodyUsed), [true, true], "no body is left unread");
+  assert.deepEqual(responses.map(({ bodyUsed }) => bodyUsed), [true, true, true, true], "no body is left unread");
 });

@@ -17,6 +17,8 @@ Object.assign(globalThis, {
   },
 });
 const { loadJobs } = await import("../src/jobs/server.ts");
+// What the page asks for early is not of these calls.
+asked.splice(0);
 
 afterEach(() => asked.splice(0));
 
@@ -49,4 +51,17 @@ test("a command asks the same again, and nothing that the call does not have", a
   assert.deepEqual(body, { model: "m", messages: [{ role: "user", content: "It's open?" }], collection: { name: "handbook", top_k: 3 } });
   assert.equal(asCurl({ messages: [], tools: [] }, place), null);
   assert.ok(!asCurl({ prompt: "x" }, { ...place, signedIn: false })!.includes("Authorization"));
+});
+
+test("events are told in words, and unknown fields with their names", async () => {
+  const { eventText } = await import("../src/jobs/event_text.ts");
+  assert.equal(eventText("queued", { at: 1, queue: "io" }), "in io");
+  assert.equal(eventText("started", { at: 1, attempt: 1, worker: "io@host" }), "on io@host");
+  assert.equal(eventText("progress", { at: 1, attempt: 1, phase: "retrieving", done: 0, total: 0, unit: "passages" }), "Retrieving");
+  assert.equal(eventText("progress", { at: 1, attempt: 1, phase: "embedding", done: 1, total: 1200, unit: "chunks" }), "Embedding: 1 of 1,200 chunks");
+  assert.equal(eventText("requeued", { at: 1, attempt: 1, why: "handed_over", delay_ms: 0 }), "for its next step");
+  assert.equal(eventText("requeued", { at: 1, attempt: 1, why: "released", delay_ms: 2000 }), "as its worker stopped or a service was away, not before 2.0 s later");
+  assert.equal(eventText("requeued", { at: 1, attempt: 1, why: "model_unavailable", delay_ms: 0 }), "after an error: model_unavailable");
+  assert.equal(eventText("ended", { at: 1, status: "failed" }), "failed");
+  assert.equal(eventText("odd", { at: 1, some_field: "x", empty: "" }), "some field: x");
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { worstFirst } from "../src/operations/hooks.ts";
+import { hookEvents, hookState, worstFirst } from "../src/operations/hooks.ts";
 import { sparkPaths } from "../src/ui/spark_paths.ts";
 import { description, latest, perMinute } from "../src/operations/series.ts";
 
@@ -24,8 +24,24 @@ test("a chart is described with what is missing in it", () => {
 
 test("webhooks that are disabled or fail come first", () => {
   const hooks = ["fine", "failing", "off", "unused"].map((id) => ({ id, enabled: id !== "off" })) as any;
-  const deliveries = [["fine", "delivered"], ["failing", "failed"], ["failing", "delivered"]].map(([webhook, status]) => ({ webhook, status, attempts: [{}] })) as any;
+  const deliveries = [["fine", "delivered"], ["failing", "failed"], ["failing", "delivered"]].map(([webhook, status]) => ({ webhook, status, attempts: [{ started_at: 5 }] })) as any;
   assert.deepEqual(worstFirst(hooks, deliveries).map(({ hook, all, good }) => [hook.id, all, good]), [["off", 0, 0], ["failing", 2, 1], ["fine", 1, 1], ["unused", 0, 0]]);
+});
+
+test("a webhook is failing since its first try after the last delivery that arrived", () => {
+  const hook = { id: "a", enabled: true } as any;
+  const delivery = (status: string, at: number, outcome: string | null = status === "delivered" ? "delivered" : "failed") =>
+    ({ webhook: "a", status, created_at: at, ended_at: status === "pending" ? null : at, attempts: [{ started_at: at, outcome }] }) as any;
+  const state = (...deliveries: any[]) => hookState(worstFirst([hook], deliveries)[0]!, 1000);
+  assert.deepEqual(state(delivery("pending", 940), delivery("failed", 880), delivery("delivered", 700), delivery("failed", 600)), { words: "Failing for 2 min", amiss: true });
+  assert.deepEqual(state(delivery("delivered", 940), delivery("failed", 880)), { words: "Enabled", amiss: false });
+  assert.deepEqual(state(delivery("pending", 999, null)), { words: "Enabled", amiss: false }, "a first try that runs has not failed");
+  assert.deepEqual(hookState(worstFirst([{ ...hook, enabled: false }], [])[0]!, 1000), { words: "Disabled", amiss: true });
+});
+
+test("the events of a webhook are a sentence", () => {
+  assert.equal(hookEvents({ events: ["job.failed", "job.expired"], job_kinds: ["request_batch"] }), "When a job is failed or expired. Kinds: batch of requests.");
+  assert.match(hookEvents({ events: ["job.completed", "job.failed", "job.cancelled", "job.expired"], job_kinds: ["ingest"] }), /^When a job ends\./);
 });
 
 test("a chart has gaps where nothing was recorded, and a dot between two gaps", () => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ago, bytes, count, documentReason, duration, ordinal, pageOf, readable, roughly } from "../src/words.ts";
+import { ago, bytes, count, documentReason, duration, jobKind, jobReason, ordinal, pageOf, readable, roughly } from "../src/words.ts";
 
 test("counts, ordinals and durations are good English", () => {
   assert.equal(count(1, "attempt"), "1 attempt");
@@ -21,6 +21,10 @@ test("sizes and times are those that people read", () => {
 test("reasons have no words of the API", () => {
   assert.equal(documentReason("encrypted", "Upload it again with the field `password`."), "The file is protected by a password.");
   assert.match(documentReason("failed", "pypdf: PdfStreamError"), /damaged/);
+  assert.match(jobReason({ kind: "ingest", error: { code: "failed", message: "The file could not be read: pypdfium2" } }), /damaged/);
+  assert.equal(jobReason({ kind: "generate", error: { code: "timeout", message: "" } }), "timeout");
+  assert.equal(jobReason({ kind: "generate", error: null }), "");
+  assert.deepEqual(["request_batch", "something_new"].map(jobKind), ["Batch of requests", "Something new"]);
 });
 
 test("a passage says where it is, and that OCR has read it", () => {

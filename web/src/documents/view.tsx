@@ -278,9 +278,9 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
             </div>
           )}
           {list.length === 0 && <Empty><p>No document matches these filters.</p></Empty>}
-          <VirtualRows count={list.length} height={small.value ? 92 : 40} columns={8} label="Documents"
+          <VirtualRows count={list.length} height={small.value ? 92 : 40} columns={8} template={COLUMNS} label="Documents"
             head={
-              <div class="grid-head" role="row" style={{ "--columns": COLUMNS } as any}>
+              <div class="grid-head" role="row">
                 <div role="columnheader" class="check"><label><input type="checkbox" aria-label="Select all" checked={chosen.length > 0 && chosen.length === list.length} onChange={(event) => (selected.value = new Set(event.currentTarget.checked ? list.map(({ id }) => id) : []))} /></label></div>
                 {header("name", "Name")}{header("status", "State")}{header("pages", "Pages", true)}{header("chunks", "Chunks", true)}{header("size", "Size", true)}{header("created_at", "Added", true)}
                 <div role="columnheader"><span class="unseen">Actions</span></div>
@@ -298,7 +298,7 @@ function CollectionView({ name, collection }: { name: string; collection: Collec
                 </span>
               );
               return (
-                <div class={small.value ? "grid-row narrow-row" : "grid-row"} role="row" aria-rowindex={place + 2} aria-selected={selected.value.has(one.id)} style={small.value ? undefined : ({ "--columns": COLUMNS } as any)}>
+                <div class={small.value ? "grid-row narrow-row" : "grid-row"} role="row" aria-rowindex={place + 2} aria-selected={selected.value.has(one.id)}>
                   <span role="cell" class="check"><label><input type="checkbox" aria-label={`Select ${one.name}`} checked={selected.value.has(one.id)} onChange={() => toggle(one.id)} /></label></span>
                   <span role="cell" class="two-lines"><a class="row-link" href={href("documents", name, one.id)} title={one.name}>{one.name}</a>{reason && <small class="why" title={reason}>{reason}</small>}</span>
                   <span role="cell"><DocumentState status={one.status} />{isUnfinished(one.status) && one.pages ? <small class="hint"> {one.pages_done}/{one.pages}</small> : null}</span>
@@ -347,7 +347,7 @@ function uploadWords({ files, sent, refused, duplicates, batch, started, done }:
   const total = Math.max(counts?.total ?? 0, files - duplicates - refused.length);
   const parts: string[] = [];
   if (sent < files) parts.push(`Sending: ${number(sent)} of ${number(files)}`);
-  parts.push(`${number(counts?.completed ?? 0)} of ${number(total)} ready`);
+  if (total > 0) parts.push(`${number(counts?.completed ?? 0)} of ${number(total)} ready`);
   if (counts && counts.failed > 0) parts.push(`${number(counts.failed)} failed`);
   if (counts && counts.cancelled > 0) parts.push(`${number(counts.cancelled)} cancelled`);
   if (duplicates > 0) parts.push(`${number(duplicates)} already there`);

@@ -1,7 +1,7 @@
 // One job: its state, its waterfall, and its output, request, events and deliveries.
 
 import { signal, useSignal, useSignalEffect } from "@preact/signals";
-import { Ban, ChevronLeft, RotateCcw, Trash2 } from "lucide";
+import { Ban, ChevronLeft, Copy, RotateCcw, Trash2 } from "lucide";
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, call, followEvents, type JobEvent } from "../api.ts";
@@ -12,9 +12,10 @@ import { go, href, query, setQuery } from "../router.ts";
 import type { Citation, Delivery, Job, List } from "../types.ts";
 import { attempt, confirmed, CopyButton, Icon, JobState, now, Problem, Tabs, toast } from "../ui/basics.tsx";
 import { Markdown } from "../ui/markdown.tsx";
-import { count, duration, number, ordinal, pageOf, readable, roughly, title, waitReason } from "../words.ts";
+import { count, duration, jobKind, jobReason, jobStatus, number, ordinal, pageOf, roughly, title, waitReason } from "../words.ts";
 import { asCurl, type Request } from "./curl.ts";
-import { DeliveryCard } from "./delivery_card.tsx";
+import { Deliveries as DeliveryRows } from "./deliveries.tsx";
+import { eventText } from "./event_text.ts";
 import { RequestTab } from "./request.tsx";
 import { name } from "./view.tsx";
 
@@ -59,6 +60,9 @@ export function JobView({ id }: { id: string }) {
   const events = useEvents(id, job !== null && job.kind !== "batch");
   const asked = useResource(job !== null && job.kind !== "batch" ? `request ${id}` : null, (abort) => call<{ request: Request | null }>("GET", `/jobs/${id}/request`, { signal: abort }));
   const request = asked.data.value?.request ?? null;
+  // Its place is kept, so that nothing moves when the request arrives.
+  const requestComes = job !== null && job.kind !== "batch" && asked.data.value === null && asked.error.value === null;
+  const busy = useSignal(false);
   const curl = job?.kind === "generate" && request !== null ? asCurl(request, { server: location.origin, signedIn: signedIn.value }) : null;
   useSignalEffect(() => {
     // The stream tells the end before the next look does.
@@ -71,7 +75,7 @@ export function JobView({ id }: { id: string }) {
   const over = job.ended_at !== null;
   const tab = query.value.get("tab") ?? "output";
   const tabs: [string, string][] = [["output", "Output"]];
-  if (request !== null) tabs.push(["request", "Request"]);
+  if (request !== null || requestComes) tabs.push(["request", "Request"]);
   if (job.kind !== "batch") tabs.push(["events", `Events ${events.value.length > 0 ? events.value.length : ""}`.trim()]);
   tabs.push(["deliveries", "Deliveries"], ["json", "JSON"]);
   const cancel = () => attempt(async () => {
@@ -83,16 +87,25 @@ export function JobView({ id }: { id: string }) {
     // The answer of the call is older than what the next look returns, so only that is shown.
     reload();
   });
-  const retry = () => attempt(async () => {
-    const next = await call<Job>("POST", `/jobs/${id}/retry`, { json: {} });
-    toast("The job runs again as a new job.");
-    go(href("jobs", next.id));
-  });
+  // The button that had the focus is gone with its job.
+  const leaveFor = (path: string) => {
+    go(path);
+    document.getElementById("main")!.focus();
+  };
+  const retry = async () => {
+    busy.value = true;
+    await attempt(async () => {
+      const next = await call<Job>("POST", `/jobs/${id}/retry`, { json: {} });
+      toast("The job runs again as a new job.");
+      leaveFor(href("jobs", next.id));
+    });
+    busy.value = false;
+  };
   const remove = async () => {
     if (!(await confirmed("Delete this job with its result, events and deliveries? This cannot be taken back.", "Delete"))) return;
     if (await attempt(() => call("DELETE", `/jobs/${id}`))) {
       toast("The job is deleted.");
-      go("/ui/jobs");
+      leaveFor("/ui/jobs");
     }
   };
   return (
@@ -101,7 +114,8 @@ export function JobView({ id }: { id: string }) {
         <div class="view-head">{back}
           <span class="spread" />
           {!over && <button type="button" disabled={job.cancel_requested_at !== null} onClick={cancel}><Icon of={Ban} />Cancel</button>}
-          {over && job.kind !== "batch" && <button type="button" onClick={retry}><Icon of={RotateCcw} />Retry</button>}
+          {over && job.kind !== "batch" && <button type="button" disabled={busy.value} onClick={retry}><Icon of={RotateCcw} />Retry</button>}
+          {requestComes && job.kind === "generate" && <button type="button" disabled><Icon of={Copy} />Copy as curl</button>}
           {curl !== null && <CopyButton icon={false} label="Copy as curl" text={curl} />}
           {over && <button type="button" class="danger" onClick={remove}><Icon of={Trash2} />Delete</button>}
         </div>
@@ -110,7 +124,7 @@ export function JobView({ id }: { id: string }) {
         {job.status === "queued" && <p class="notice">{waitingLine(job)}</p>}
         {job.status === "in_progress" && progressLine(job) && <p class="notice">{progressLine(job)}</p>}
         <Problem error={error.value} />
-        {job.error && <div class="notice bad" role="alert"><strong>{readable(job.error.message)}</strong><br /><span>Code {job.error.code}{ERROR_HELP[job.error.code] ? `. ${ERROR_HELP[job.error.code]}` : ""}</span></div>}
+        {job.error && <div class="notice bad" role="alert"><strong>{jobReason(job)}</strong>{ERROR_HELP[job.error.code] && <><br /><span>{ERROR_HELP[job.error.code]}</span></>}<br /><small>Code <code>{job.error.code}</code></small></div>}
         {job.kind !== "batch" && <Waterfall job={job} events={events.value} />}
         <Tabs label="Parts of the job" tabs={tabs} current={tab} onChoose={(next) => setQuery({ tab: next === "output" ? null : next })} />
         <div role="tabpanel" aria-label={tabs.find(([one]) => one === tab)?.[1] ?? "Output"}>
@@ -129,11 +143,11 @@ const ERROR_HELP: Record<string, string> = {
   worker_lost: "Every worker that ran it died. Read the logs of its workers, below in the attempts, before you retry it.",
   prompt_too_long: "Shorten the prompt, or choose a model with a longer context.",
   encrypted: "Open the document and enter its password.",
-  timeout: "It took longer than its own limit.",
+  timeout: "It took longer than the request allowed. Send it again with a longer timeout.",
 };
 
 function line(job: Job): string {
-  const parts = [title(job.kind), job.model ?? ""];
+  const parts = [jobKind(job.kind), job.model ?? ""];
   if (job.timings.total !== null) parts.push(`took ${duration(job.timings.total)}`);
   if (job.attempts.some(({ outcome }) => outcome === "lost")) parts.push(`${count(job.attempts.filter(({ outcome }) => outcome === "lost").length, "attempt")} lost`);
   return parts.filter(Boolean).join(" · ");
@@ -233,8 +247,8 @@ function Output({ job, events }: { job: Job; events: JobEvent[] }) {
     const counts = (job as unknown as { counts?: Record<string, number> }).counts;
     return (
       <>
-        {counts && <dl class="facts">{Object.entries(counts).map(([word, many]) => <Fact key={word} name={title(word)}>{number(many)}</Fact>)}</dl>}
-        <a class="button" href={href("jobs", { batch: job.id })}>Jobs of this batch</a>
+        {counts && <BatchCounts counts={counts} batch={job.id} />}
+        <p><a class="button" href={href("jobs", { batch: job.id })}>Jobs of this batch</a></p>
         {!(job as unknown as { sealed?: boolean }).sealed && job.ended_at === null && <p class="hint">More files may join it.</p>}
       </>
     );
@@ -246,6 +260,17 @@ function Output({ job, events }: { job: Job; events: JobEvent[] }) {
       <dl class="facts">{Object.entries(result).filter(([, value]) => value !== null && typeof value !== "object").map(([word, value]) => <Fact key={word} name={title(word.replaceAll("_", " "))}>{word === "document_id" ? <DocumentLink id={String(value)} /> : typeof value === "number" ? number(value) : String(value)}</Fact>)}</dl>
       {Array.isArray(result["members"]) && <ul>{result["members"].slice(0, 200).map((member: any) => <li key={member.document_id}><DocumentLink id={member.document_id} name={member.name} /></li>)}</ul>}
       {Array.isArray(result["skipped_members"]) && result["skipped_members"].length > 0 && <ul>{result["skipped_members"].slice(0, 200).map((member: any) => <li key={member.name}>{member.name}: {member.reason}</li>)}</ul>}
+    </>
+  );
+}
+
+/** How far a batch is, and a way to its jobs in each state. */
+function BatchCounts({ counts: { total = 0, ...states }, batch }: { counts: Record<string, number>; batch: string }) {
+  const over = ["completed", "failed", "cancelled", "expired"].reduce((sum, status) => sum + (states[status] ?? 0), 0);
+  return (
+    <>
+      <div class="meters batch"><div><div><span>Ended</span><span class="number">{number(over)} of {number(total)}</span></div><progress aria-label="Jobs that ended" max={Math.max(1, total)} value={over} /></div></div>
+      <dl class="facts">{Object.entries(states).filter(([, many]) => many > 0).map(([status, many]) => <Fact key={status} name={jobStatus(status)}><a class={status === "failed" ? "amiss" : undefined} href={href("jobs", { batch, status })}>{count(many, "job")}</a></Fact>)}</dl>
     </>
   );
 }
@@ -273,8 +298,7 @@ function Events({ job, events }: { job: Job; events: JobEvent[] }) {
       else rows.push({ key: id, at: data.at, type, text: piece });
       continue;
     }
-    const { at, attempt: _, ...rest } = data;
-    rows.push({ key: id, at, type, text: Object.entries(rest).filter(([, value]) => value !== null && value !== "").map(([word, value]) => `${word.replaceAll("_", " ")}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ") });
+    rows.push({ key: id, at: data.at, type, text: eventText(type, data) });
   }
   if (rows.length === 0) return <p class="hint">No events yet, or they are no longer kept.</p>;
   return <ol class="events">{rows.map(({ key, at, type, text }) => <li key={key}><span class="hint number">+{duration(at - job.created_at)}</span><span>{EVENT_WORDS[type] ?? title(type)}</span><span>{text.slice(0, 400)}{text.length > 400 ? "…" : ""}</span></li>)}</ol>;
@@ -284,5 +308,5 @@ function Deliveries({ job }: { job: Job }) {
   const { data, error, reload } = useResource(`deliveries ${job.id} ${job.status}`, (abort) => call<List<Delivery>>("GET", `/jobs/${job.id}/deliveries`, { signal: abort }), ({ data: list }) => (list.some(({ status }) => status === "pending") ? 2 : 0));
   if (data.value === null) return <Problem error={error.value} />;
   if (data.value.data.length === 0) return <p class="hint">No webhook was told about this job. <a href="/ui/webhooks">Webhooks</a></p>;
-  return <>{data.value.data.map((one) => <DeliveryCard key={one.id} delivery={one} onSent={reload} />)}</>;
+  return <DeliveryRows label="Deliveries of this job" deliveries={data.value.data} onSent={reload} addresses />;
 }

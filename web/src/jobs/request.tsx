@@ -27,6 +27,7 @@ function Message({ by, content }: { by: string; content: unknown }) {
 /** A value as a person reads it; the fields of an object without those that are not set. */
 function asText(value: unknown): string {
   if (typeof value === "string") return value;
+  if (typeof value === "boolean") return value ? "yes" : "no";
   if (typeof value !== "object" || value === null || Array.isArray(value)) return JSON.stringify(value);
   const fields = Object.entries(value).filter(([, one]) => one !== null);
   return fields.map(([name, one]) => `${name.replaceAll("_", " ")}: ${asText(one)}`).join(", ");

@@ -11,16 +11,16 @@ import "../start.tsx";
 import { collections, loadCollections } from "../store.ts";
 import type { Job, JobSummary } from "../types.ts";
 import { Empty, Icon, JobState, now, Problem, Time } from "../ui/basics.tsx";
+import { memo } from "../ui/memo.ts";
 import { VirtualRows } from "../ui/virtual.tsx";
-import { duration, JOB_STATUSES, jobStatus, number, readable, title } from "../words.ts";
+import { duration, JOB_KINDS, JOB_STATUSES, jobKind, jobReason, jobStatus, number } from "../words.ts";
 import { Selection } from "./selection.tsx";
 import { FILTERS, METADATA, metadataLine, parseMetadata, PERIODS, readFilter, type Filter } from "./filter.ts";
 import { loadCounts, loadJobs, reloadJobs, type Counted, type JobPage } from "./server.ts";
 
 const ACTIVE_SECONDS = 2;
 const IDLE_SECONDS = 5;
-const KINDS = ["generate", "ingest", "search", "delete", "reindex", "unpack", "fetch", "batch", "embed", "rerank", "tokenize", "request_batch"];
-const COLUMNS = "28px 110px minmax(200px, 1fr) 84px minmax(80px, 140px) 160px 100px";
+const COLUMNS = "28px 110px minmax(200px, 1fr) 128px minmax(80px, 140px) 160px 100px";
 const narrow = matchMedia("(max-width: 640px)");
 
 const JobView = later(async () => (await import("./job.tsx")).JobView);
@@ -117,7 +117,7 @@ function JobList() {
     all.value = true;
   };
   const toggle = (id: string) => {
-    const next = new Set(selected.value);
+    const next = new Set(selected.peek());
     if (!next.delete(id)) next.add(id);
     select(next);
   };
@@ -135,9 +135,9 @@ function JobList() {
           <Chip key={status} pressed={filter.status === status} many={counts && (counts.status[status] ?? 0)} partly={counts?.complete === false} onClick={() => setQuery({ status })}>{jobStatus(status)}</Chip>
         ))}
       </div>
-      <div class="bar">
+      <div class="bar filters" tabIndex={-1}>
         <JobSearch />
-        <select aria-label="Kind" value={filter.kind ?? ""} onChange={(event) => setQuery({ kind: event.currentTarget.value })}><option value="">All kinds</option>{KINDS.map((kind) => <option key={kind} value={kind}>{kindName(kind)}</option>)}</select>
+        <select aria-label="Kind" value={filter.kind ?? ""} onChange={(event) => setQuery({ kind: event.currentTarget.value })}><option value="">All kinds</option>{JOB_KINDS.map((kind) => <option key={kind} value={kind}>{jobKind(kind)}</option>)}</select>
         <Choice label="Model" all="All models" value={filter.model} values={Object.keys(counts?.model ?? {}).filter(Boolean)} onChoose={(model) => setQuery({ model })} />
         <Choice label="Collection" all="All collections" value={filter.collection} values={(collections.value ?? []).map(({ name }) => name)} onChoose={(collection) => setQuery({ collection })} />
         <TimeFilter filter={filter} />
@@ -149,35 +149,49 @@ function JobList() {
       {list.data.value === null && list.error.value === null && <p class="hint" role="status">Loading…</p>}
       {list.data.value !== null && jobs.length === 0 && <EmptyJobs filtered={filtered} />}
       {jobs.length > 0 && (
-        <VirtualRows count={jobs.length} height={small.value ? 74 : 40} columns={7} label="Jobs" onEnd={more} onView={(first, last) => (inView.current = [first, last])}
+        <VirtualRows count={jobs.length} height={small.value ? 74 : 40} columns={7} template={COLUMNS} label="Jobs" onEnd={more} onView={(first, last) => (inView.current = [first, last])}
           head={
-            <div class="grid-head" role="row" style={{ "--columns": COLUMNS } as any}>
+            <div class="grid-head" role="row">
               <div role="columnheader" class="check"><label><input type="checkbox" aria-label="Select all that are loaded" checked={chosen.length > 0 && chosen.length === jobs.length} onChange={(event) => select(event.currentTarget.checked ? jobs.map(({ id }) => id) : [])} /></label></div>
               <div role="columnheader">State</div><div role="columnheader">Job</div><div role="columnheader">Kind</div><div role="columnheader">Model</div><div role="columnheader">Waited → ran</div><div role="columnheader" class="right">Submitted</div>
             </div>
           }
-          row={(place) => {
-            const job = jobs[place]!;
-            const why = job.status === "failed" ? readable(job.error?.message ?? job.error?.code ?? "") : "";
-            return (
-              <div class={small.value ? "grid-row narrow-job" : "grid-row"} role="row" aria-rowindex={place + 2} aria-selected={selected.value.has(job.id)} data-job={job.id} style={small.value ? undefined : ({ "--columns": COLUMNS } as any)}>
-                <span role="cell" class="check"><label><input type="checkbox" aria-label={`Select ${name(job)}`} checked={selected.value.has(job.id)} onChange={() => toggle(job.id)} /></label></span>
-                <span role="cell"><JobState status={job.status} cancelling={!isOver(job) && job.cancel_requested_at !== null} /></span>
-                <span role="cell" class="two-lines"><a class="row-link" href={href("jobs", job.id)} title={name(job)}>{name(job)}</a>{why && <small class="why" title={why}>{why}</small>}</span>
-                <span role="cell" class="hint">{kindName(job.kind)}</span>
-                <span role="cell" class="hint" title={job.model ?? undefined}>{job.model ?? ""}</span>
-                <span role="cell" class="tone-cell" title={`waited ${duration(waited(job))}, ran ${duration(ran(job))}`}><Tones job={job} longest={longest} /><span class="hint number">{duration(waited(job) + ran(job))}</span></span>
-                <span role="cell" class="right hint"><Time at={job.created_at} /></span>
-              </div>
-            );
-          }} />
+          row={(place) => <JobRow job={jobs[place]!} place={place} selected={selected.value.has(jobs[place]!.id)} small={small.value} longest={longest} onToggle={toggle} />} />
       )}
     </section>
   );
 }
 
+interface RowProps {
+  job: JobSummary;
+  place: number;
+  selected: boolean;
+  small: boolean;
+  longest: number;
+  onToggle: (id: string) => void;
+}
+
+/** Kept while its job is the same: of a list that scrolls, only the rows that come into view are rendered. */
+const JobRow = memo(
+  function JobRow({ job, place, selected, small, longest, onToggle }: RowProps) {
+    const why = job.status === "failed" ? jobReason(job) : "";
+    return (
+      <div class={small ? "grid-row narrow-job" : "grid-row"} role="row" aria-rowindex={place + 2} aria-selected={selected} data-job={job.id}>
+        <span role="cell" class="check"><label><input type="checkbox" aria-label={`Select ${name(job)}`} checked={selected} onChange={() => onToggle(job.id)} /></label></span>
+        <span role="cell"><JobState status={job.status} cancelling={!isOver(job) && job.cancel_requested_at !== null} /></span>
+        <span role="cell" class="two-lines"><a class="row-link" href={href("jobs", job.id)} title={name(job)}>{name(job)}</a>{why && <small class="why" title={why}>{why}</small>}</span>
+        <span role="cell" class="hint">{jobKind(job.kind)}</span>
+        <span role="cell" class="hint" title={job.model ?? undefined}>{job.model ?? ""}</span>
+        <span role="cell" class="tone-cell" title={`waited ${duration(waited(job))}, ran ${duration(ran(job))}`}><Tones job={job} longest={longest} /><span class="hint number">{duration(waited(job) + ran(job))}</span></span>
+        <span role="cell" class="right hint"><Time at={job.created_at} /></span>
+      </div>
+    );
+  },
+  (before, after) => before.job === after.job && before.place === after.place && before.selected === after.selected && before.small === after.small && before.longest === after.longest,
+);
+
 /** What a person calls a job. */
-export const name = (job: JobSummary | Job) => job.summary || `${title(job.kind)} ${job.id.slice(-6)}`;
+export const name = (job: JobSummary | Job) => job.summary || `${jobKind(job.kind)} ${job.id.slice(-6)}`;
 
 const waited = (job: JobSummary) => (job.started_at ?? job.ended_at ?? Math.max(now.value, job.created_at)) - job.created_at;
 const ran = (job: JobSummary) => (job.started_at === null ? 0 : (job.ended_at ?? Math.max(now.value, job.started_at)) - job.started_at);
@@ -186,8 +200,6 @@ function Tones({ job, longest }: { job: JobSummary; longest: number }) {
   const share = (seconds: number) => `${Math.max(seconds > 0 ? 4 : 0, (seconds / longest) * 100)}%`;
   return <span class="tones" aria-hidden="true"><span class="queue" style={{ width: share(waited(job)) }} /><span class="run" style={{ width: share(ran(job)) }} /></span>;
 }
-
-const kindName = (kind: string) => title(kind.replaceAll("_", " "));
 
 /** A state with the number of its jobs, followed by + if only the newest were counted. */
 function Chip({ pressed, many, partly, onClick, children }: { pressed: boolean; many: number | null | undefined; partly: boolean; onClick: () => void; children: string }) {

@@ -4,11 +4,11 @@ import { Pause, Play, RotateCcw, Trash2 } from "lucide";
 import { call } from "../api.ts";
 import { href } from "../router.ts";
 import type { DeadLetter, Delivery, Queue, Stats, Webhook, Worker } from "../types.ts";
-import { attempt, confirmed, Icon, IconButton, Time, toast } from "../ui/basics.tsx";
+import { attempt, confirmed, Icon, IconButton, now, Time, toast } from "../ui/basics.tsx";
 import { Spark } from "../ui/spark.tsx";
 import { Table, type Column, type Row } from "../ui/table.tsx";
 import { count, duration, number, title, waitReason } from "../words.ts";
-import { type HookHealth, worstFirst } from "./hooks.ts";
+import { hookState, type HookHealth, worstFirst } from "./hooks.ts";
 import { description, latest, perMinute, type Series } from "./series.ts";
 
 const ACTIONS: Column = ["Actions", "action"];
@@ -109,13 +109,17 @@ export function DeadLetters({ jobs, onChange }: { jobs: DeadLetter[]; onChange: 
 
 export function Webhooks({ hooks, deliveries }: { hooks: Webhook[]; deliveries: Delivery[] }) {
   if (hooks.length === 0) return <p class="card hint">None. <a href={href("webhooks")}>Add a webhook</a> to be notified when jobs end.</p>;
-  const row = ({ hook, all, good }: HookHealth): Row => ({
-    key: hook.id,
-    cells: [
-      <a href={href("webhooks")}>{hook.description || hook.url}</a>,
-      hook.enabled ? "Enabled" : <strong class="amiss">Disabled</strong>,
-      all === 0 ? <span class="hint">none</span> : <><span class="meter" data-level={good === all ? undefined : "warning"} aria-hidden="true"><span style={{ width: `${(good / all) * 100}%` }} /></span><span class={good === 0 ? "number amiss" : "number"}>{number(good)} of {number(all)} arrived</span></>,
-    ],
-  });
+  const row = (health: HookHealth): Row => {
+    const { hook, all, good } = health;
+    const state = hookState(health, now.value);
+    return {
+      key: hook.id,
+      cells: [
+        <a href={href("webhooks")}>{hook.description || hook.url}</a>,
+        state.amiss ? <strong class="amiss">{state.words}</strong> : state.words,
+        all === 0 ? <span class="hint">none</span> : <><span class="meter" data-level={good === all ? undefined : "warning"} aria-hidden="true"><span style={{ width: `${(good / all) * 100}%` }} /></span><span class={good === 0 ? "number amiss" : "number"}>{number(good)} of {number(all)} arrived</span></>,
+      ],
+    };
+  };
   return <Table label="Table of webhooks" columns={[["Webhook"], ["State"], ["Recent deliveries", "share"]]} rows={worstFirst(hooks, deliveries).map(row)} />;
 }

@@ -4,7 +4,7 @@ import { Virtualizer, elementScroll, observeElementOffset, observeElementRect } 
 import type { ComponentChildren } from "preact";
 import { useEffect, useReducer, useRef } from "preact/hooks";
 
-export function VirtualRows({ count, height, row, label, onEnd, onView, columns, head }: {
+export function VirtualRows({ count, height, row, label, onEnd, onView, columns, template, head }: {
   count: number;
   height: number;
   row: (place: number) => ComponentChildren;
@@ -13,6 +13,8 @@ export function VirtualRows({ count, height, row, label, onEnd, onView, columns,
   /** Called with the first and the last rendered row. */
   onView?: (first: number, last: number) => void;
   columns: number;
+  /** The widths of the columns. */
+  template: string;
   head: ComponentChildren;
 }) {
   const scroller = useRef<HTMLDivElement>(null);
@@ -51,7 +53,7 @@ export function VirtualRows({ count, height, row, label, onEnd, onView, columns,
   }, [last, count]);
 
   return (
-    <div class="grid" role="table" aria-label={label} aria-rowcount={count + 1} aria-colcount={columns}>
+    <div class="grid" role="table" aria-label={label} aria-rowcount={count + 1} aria-colcount={columns} style={{ "--columns": template } as any}>
       <div role="rowgroup">{head}</div>
       <div ref={scroller} class="grid-body" role="rowgroup" tabIndex={0} aria-label={`${label}: rows`}>
         <div class="grid-space" role="presentation" style={{ height: `${list.current.getTotalSize()}px` }}>
