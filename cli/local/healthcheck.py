@@ -25,7 +25,7 @@ def check_workers(data_dir: Path, worker: str = "") -> list[str]:
     """
     host = socket.gethostname()
     found = sorted(liveness_folder(data_dir).glob(f"{worker or '*'}@{host}"))
-    files = [file for file in found if worker or not file.name.startswith(NO_WORKERS)]
+    files = [file for file in found if worker or file.name.partition("@")[0] not in NO_WORKERS]
     silences = {file.name: silence for file in files if (silence := silent_seconds(file)) is not None}
     alive = [name for name, silence in silences.items() if silence < FROZEN_SECONDS]
     if alive:

@@ -136,7 +136,7 @@ def _lines(prompt: str) -> Iterator[str]:
             count += 1
             yield check_utf8(line.rstrip("\r\n"), f"Line {number} of the prompts")
     if not count:
-        print("There is no prompt: every line is empty.", file=sys.stderr)
+        print("There are no prompts: every line is empty.", file=sys.stderr)
 
 
 def _in_order(work: Any, texts: Iterator[str], concurrency: int) -> Iterator["Job"]:

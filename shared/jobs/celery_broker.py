@@ -26,7 +26,7 @@ RUN_NEXT_JOB = "enginehouse.run_next_job"
 CANARY = "enginehouse.canary"
 
 BINDING_CHECK_SECONDS, UNACKED_RESTORE_SECONDS = 30, 3600
-# Two wake-ups within this time mean that more are waiting. Of these, so many are read before Celery's event loop turns again.
+# Two wake-ups within this time mean that more are probably waiting. This many of them at most are read in one turn of Celery's event loop.
 SUCCESSION_SECONDS, MAX_READ_AT_ONCE = 0.005, 16
 
 
@@ -38,9 +38,9 @@ class UnackedMessage(Message):
 
 
 class WakeupChannel(Channel):
-    """Reads wake-ups that come in quick succession without a turn of Celery's event loop for each, which costs more than the wake-up itself.
+    """Reads wake-ups that come in quick succession in one turn of Celery's event loop, as a turn costs more than the wake-up itself.
 
-    Closes without waiting for the reply to a blocking read, which takes up to a second. Maintenance resends a wake-up that is lost by that.
+    Closes without waiting for the reply to a blocking read, which takes up to a second. Maintenance resends a wake-up that is lost that way.
     """
 
     _in_poll: Any
@@ -49,9 +49,10 @@ class WakeupChannel(Channel):
     def _brpop_read(self, **options: Any) -> Any:
         result = super()._brpop_read(**options)  # type: ignore[no-untyped-call]
         previous, self._read_at = self._read_at, time.monotonic()
-        if self._read_at - previous < SUCCESSION_SECONDS:
-            # kombu has just moved the queue of the message to the end of its cycle.
-            self._read_waiting(self._queue_cycle.items[-1])
+        # kombu has just moved the queue of the message to the end of its cycle, which is empty once a drain has cancelled all queues.
+        queues = self._queue_cycle.items
+        if queues and self._read_at - previous < SUCCESSION_SECONDS:
+            self._read_waiting(queues[-1])
         return result
 
     def _read_waiting(self, queue: str) -> None:
@@ -108,7 +109,7 @@ class UnackedQueues(AMQP):  # type: ignore[misc]
 
 
 def broker_url(redis_url: str) -> str:
-    """The URL by which Celery finds the Redis of a URL for redis-py."""
+    """Celery's broker URL for the Redis that a redis-py URL names."""
     parts = urlsplit(redis_url)
     options = dict(parse_qsl(parts.query))
     if parts.scheme == "unix":

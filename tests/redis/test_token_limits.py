@@ -168,6 +168,15 @@ def test_jobs_of_a_request_are_accepted_together_or_not_at_all(system: JobSystem
     assert refusal(system, 6).details["left"] == 5
 
 
+def test_a_job_without_a_limit_ends_that_was_submitted_with_one_that_has_one(system: JobSystem) -> None:
+    OwnerLimits(system.client).set_limits("ada", {"end_user_tokens_per_day": 100})
+    fields: dict[str, Any] = {"kind": "generate", "queue": "q", "spec": {}, "owner": "ada", "tokens": 10}
+    system.submitter.submit_jobs([Submission(**fields), Submission(**fields, end_user="uma")])
+    finish(system, Usage(prompt_tokens=1))
+    finish(system, Usage(prompt_tokens=2))
+    assert [job.status for job in system.queries.get_jobs(system.client.zrange("eh:owner:ada:jobs", 0, -1))] == [Status.COMPLETED] * 2
+
+
 def test_jobs_beyond_the_number_that_may_run_wait_and_let_others_pass(system: JobSystem) -> None:
     OwnerLimits(system.client).set_limits("ada", {"running_jobs": 2})
     mine = [submit(system) for _ in range(3)]

@@ -53,7 +53,7 @@ test("a command asks the same again, and nothing that the call does not have", a
   assert.ok(!asCurl({ prompt: "x" }, { ...place, signedIn: false })!.includes("Authorization"));
 });
 
-test("events are told in words, and unknown fields with their names", async () => {
+test("events are described in words, and unknown fields by their names", async () => {
   const { eventText } = await import("../src/jobs/event_text.ts");
   assert.equal(eventText("queued", { at: 1, queue: "io" }), "in io");
   assert.equal(eventText("started", { at: 1, attempt: 1, worker: "io@host" }), "on io@host");

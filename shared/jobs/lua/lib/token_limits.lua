@@ -54,8 +54,8 @@ do
     return total
   end
 
-  -- The tokens that a holder has spent in a day or month, for which there is no count yet. What was used before the limit was set comes
-  -- from the ledger, which does not know API keys.
+  -- Start the count of what a holder spends in a day or month with what the ledger has of it, and return that. The ledger does not know
+  -- API keys.
   local function count_spent(holder, period, day)
     local key, total = spent_key(holder.name, period), 0
     if holder.kind ~= 'api_key' then
@@ -141,7 +141,7 @@ do
           charged[#charged + 1] = { holder.name, holder.limits.tokens_per_minute }
         end
       end
-      job.reserved = cjson.encode({ tokens = job.tokens, day = day, holders = charged })
+      if #charged > 0 then job.reserved = cjson.encode({ tokens = job.tokens, day = day, holders = charged }) end
     end
     return nil, { most, left, reset_ms }
   end
@@ -157,7 +157,7 @@ do
       keys[#keys + 1] = spent_key(name, string.sub(reservation.day, 1, 7))
     end
     -- A count that has expired must not come back without a time to live.
-    for i, spent in ipairs(redis.call('MGET', unpack(keys))) do
+    for i, spent in ipairs(#keys > 0 and redis.call('MGET', unpack(keys)) or {}) do
       if spent then redis.call('INCRBY', keys[i], digits(more)) end
     end
   end
