@@ -5,10 +5,10 @@ It needs a user that may run SYNC, such as ``default``, and no access to the fil
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from cli.errors import CommandError
 
@@ -54,8 +54,18 @@ def _connect(url: str) -> socket.socket:
     connection = socket.create_connection((address.hostname or "127.0.0.1", address.port or 6379), CONNECT_SECONDS)
     connection.settimeout(SNAPSHOT_SECONDS)
     if address.scheme == "rediss":
-        return ssl.create_default_context().wrap_socket(connection, server_hostname=address.hostname)
+        return _tls_context(dict(parse_qsl(address.query))).wrap_socket(connection, server_hostname=address.hostname)
     return connection
+
+
+def _tls_context(options: Mapping[str, str]) -> ssl.SSLContext:
+    """As redis-py does with these options of a URL."""
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+    if options.get("ssl_cert_reqs") == "none":
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if "ssl_certfile" in options:
+        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
+    return context
 
 
 def _ask(connection: socket.socket, stream: Iterator[bytes], url: str) -> bytes:

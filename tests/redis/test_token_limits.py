@@ -174,7 +174,9 @@ def test_a_job_without_a_limit_ends_that_was_submitted_with_one_that_has_one(sys
     system.submitter.submit_jobs([Submission(**fields), Submission(**fields, end_user="uma")])
     finish(system, Usage(prompt_tokens=1))
     finish(system, Usage(prompt_tokens=2))
-    assert [job.status for job in system.queries.get_jobs(system.client.zrange("eh:owner:ada:jobs", 0, -1))] == [Status.COMPLETED] * 2
+    assert [job.status for job in system.queries.get_jobs(system.client.zrange("eh:owner:ada:jobs", 0, -1))] == [
+        Status.COMPLETED
+    ] * 2
 
 
 def test_jobs_beyond_the_number_that_may_run_wait_and_let_others_pass(system: JobSystem) -> None:

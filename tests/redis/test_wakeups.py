@@ -1,32 +1,24 @@
 """Wake-ups: a real Celery worker reads copies of one message template."""
 
-import asyncio
 import json
-import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 import redis
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from kombu.utils.eventio import poll
 
-from cli.local.redis_server import find_binary, free_port, is_answering
+from cli.admin.redis_snapshot import BASE, save_snapshot
+from cli.local.redis_server import is_answering
 from shared.jobs.celery_broker import CeleryBroker, broker_url, celery_app
 from shared.redis_connection import connect
 from shared.settings import Settings
+from testing.redis_sockets import redis_without_plain_tcp
 from testing.repository import REPOSITORY
 from testing.waiting import wait_until
 
@@ -71,71 +63,6 @@ def reader(folder: Path, redis_url: str, queues: str) -> Iterator[None]:
         worker.wait(240)
 
 
-@contextmanager
-def redis_without_plain_tcp(folder: Path) -> Iterator[dict[str, str]]:
-    """A Redis that answers on a Unix socket, and by TLS behind a proxy, as some builds have no TLS: its URL for each scheme."""
-    port, secret = free_port(), "p@ss/word"
-    command = [find_binary(), "--port", "0", "--unixsocket", f"{folder}/s", "--dir", str(folder), "--requirepass", secret]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    login = f"default:{quote(secret, safe='')}"
-    make_certificate(folder)
-    try:
-        with tls_proxy(folder, port):
-            yield {
-                "unix": f"unix://{login}@{folder}/s?db=1",
-                "rediss": f"rediss://{login}@127.0.0.1:{port}/1?ssl_ca_certs={folder}/certificate.pem",
-            }
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-@contextmanager
-def tls_proxy(folder: Path, port: int) -> Iterator[None]:
-    """Pass what arrives by TLS on a port to the Unix socket in a folder."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_redis, to_redis = await asyncio.open_unix_connection(folder / "s")
-        await asyncio.gather(copy(reader, to_redis), copy(from_redis, writer))
-
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", port, ssl=context))
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-
-
-def make_certificate(folder: Path) -> None:
-    """Write a certificate of 127.0.0.1, signed by itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    form = serialization.PrivateFormat.PKCS8
-    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
-
-
 def test_a_worker_takes_every_wakeup_and_the_canary(redis_client: redis.Redis, redis_url: str, tmp_path: Path) -> None:
     broker = CeleryBroker(redis_client)
     broker.wake("gpu.some-model", 50)
@@ -169,6 +96,15 @@ def test_wakeups_pass_a_unix_socket_and_tls(scheme: str, tmp_path: Path) -> None
         CeleryBroker(client).wake("gpu.m", 3)
         with reader(tmp_path, urls[scheme], "gpu.m"):
             wait_until(lambda: client.llen("taken") == 3, "the wake-ups are taken")
+
+
+@pytest.mark.parametrize("scheme", ["unix", "rediss"])
+def test_a_snapshot_passes_a_unix_socket_and_tls(scheme: str, tmp_path: Path) -> None:
+    with redis_without_plain_tcp(tmp_path) as urls:
+        wait_until(lambda: is_answering(urls[scheme]), "Redis answers")
+        connect(urls[scheme]).set("eh:key", "a value that the snapshot has")
+        save_snapshot(urls[scheme], tmp_path / "snapshot")
+    assert b"a value that the snapshot has" in (tmp_path / "snapshot" / BASE).read_bytes()
 
 
 def test_celery_checks_the_certificate_unless_the_url_says_otherwise() -> None:
