@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import httpx2
 import psutil
@@ -136,13 +135,13 @@ def memory_samples(stack: Stack) -> Iterator[dict[str, list[float]]]:
     """Resident memory of each process of the stack with its children, in MB, about once a second."""
     samples: dict[str, list[float]] = {}
     over = threading.Event()
-    names: dict[str, Any] = json.loads((stack.data / "state.json").read_text())["processes"]
+    pids = stack.pids()
 
     def sample() -> None:
         while not over.wait(SAMPLE_SECONDS):
-            for name, pid in names.items():
+            for name, pid in pids.items():
                 try:
-                    process = psutil.Process(int(pid))
+                    process = psutil.Process(pid)
                     found = [process, *process.children(recursive=True)]
                     total = sum(child.memory_info().rss for child in found)
                 except psutil.Error:

@@ -172,7 +172,7 @@ def sample_stack(stack: Stack) -> Sample:
     """Ready documents, and resident memory in MB of each service with its child processes, except parsers."""
     answer = stack.client.get("/collections/bulk")
     found: Sample = {"ready": float(answer.json()["documents"]) if answer.status_code == 200 else 0.0}
-    for name, pid in json.loads((stack.data / "state.json").read_text())["processes"].items():
+    for name, pid in stack.pids().items():
         for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
             try:
                 if "workers.cpu.parsing.parse_child" not in process.cmdline():

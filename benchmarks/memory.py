@@ -70,8 +70,9 @@ def report(readings: dict[int, dict[str, Memory]], *, first: int, **about: objec
 def memory_of(stack: Stack) -> dict[str, Memory]:
     """The memory of the supervisor, and of each other process of the stack with its children."""
     assert stack.process is not None
-    pids: dict[str, int] = json.loads((stack.data / "state.json").read_text())["processes"]
-    trees = {name: [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))] for name, pid in pids.items()}
+    trees = {
+        name: [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))] for name, pid in stack.pids().items()
+    }
     return {name: sum(map(_memory, tree), Memory()) for name, tree in {"supervisor": [stack.process.pid], **trees}.items()}
 
 

@@ -124,9 +124,13 @@ class Stack:
                 process.kill()
         return not remaining
 
+    def pids(self) -> dict[str, int]:
+        """The process id of each process that runs, by its name, such as ``gpu0``."""
+        return dict(json.loads((self.data / "state.json").read_text())["processes"])
+
     def pid(self, name: str) -> int:
-        """The process id of a process, such as ``gpu0``."""
-        return int(json.loads((self.data / "state.json").read_text())["processes"][name])
+        """The process id of a process that runs, such as ``gpu0``."""
+        return self.pids()[name]
 
     def redis_url(self) -> str:
         return str(json.loads((self.data / "state.json").read_text())["redis"])

@@ -51,18 +51,13 @@ def command(stack: Stack, *words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(line, cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-def pids(stack: Stack) -> dict[str, int]:
-    found: dict[str, int] = json.loads((stack.data / "state.json").read_text())["processes"]
-    return found
-
-
 def answer(stack: Stack, path: str, **options: object) -> httpx2.Response:
     return stack.client.post(path, **options)  # type: ignore[arg-type]
 
 
 def test_a_full_disk_refuses_what_is_new_and_ends_nothing(operated: Stack, small_disk: Path) -> None:
     stack = operated
-    before = pids(stack)
+    before = stack.pids()
     kept = stack.generate("x" * 40, max_tokens=8)["id"]
     stack.ended(kept)
     running = stack.generate("a long answer " * 20, max_tokens=64)["id"]
@@ -91,14 +86,14 @@ def test_a_full_disk_refuses_what_is_new_and_ends_nothing(operated: Stack, small
         wait_until(lambda: time.monotonic() - started > 8, "the disk was full for a while", seconds=30)
         assert stack.process is not None
         assert stack.process.poll() is None
-        assert pids(stack) == before, "no process has exited"
+        assert stack.pids() == before, "no process has exited"
         assert stack.client.get("/health/live").status_code == 200
     filler.unlink()
     wait_until(lambda: answer(stack, "/generate", json={"prompt": "x"}).status_code == 202, "jobs are accepted again")
     wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "the stack is ready")
     assert stack.ended(stack.generate("again", max_tokens=4)["id"])["status"] == "completed"
     assert stack.ended(unpacking)["status"] == "completed", "it waited for space"
-    assert pids(stack) == before
+    assert stack.pids() == before
 
 
 def refuse_bytes_that_would_use_the_reserve(stack: Stack, small_disk: Path) -> str:
@@ -170,8 +165,8 @@ def test_a_start_on_a_full_disk_ends_with_the_reason(tmp_path: Path, capsys: pyt
 @pytest.mark.slow_fault
 def test_frozen_workers_are_reported_and_restarted(operated: Stack) -> None:
     stack = operated
-    frozen = {name: pids(stack)[name] for name in ("cpu", "io", "gpu0")}
-    api = pids(stack)["api"]
+    frozen = {name: stack.pids()[name] for name in ("cpu", "io", "gpu0")}
+    api = stack.pids()["api"]
     frozen_api = children(api)[0]
     for pid in (*frozen.values(), frozen_api):
         os.kill(pid, signal.SIGSTOP)
@@ -185,10 +180,10 @@ def test_frozen_workers_are_reported_and_restarted(operated: Stack) -> None:
     assert queued["waiting_for"] in ("worker", "model_loading")
     assert queued["estimated_wait"] is None, "no worker takes it at the rate of the past"
     for name, pid in frozen.items():
-        wait_until(lambda name=name, pid=pid: pids(stack).get(name, pid) != pid, f"{name} is replaced")  # type: ignore[misc]
+        wait_until(lambda name=name, pid=pid: stack.pids().get(name, pid) != pid, f"{name} is replaced")  # type: ignore[misc]
     wait_until(lambda: frozen_api not in children(api), "the API worker is replaced")
     os.kill(api, signal.SIGSTOP)
-    wait_until(lambda: pids(stack).get("api", api) != api, "the first process of the API is replaced")
+    wait_until(lambda: stack.pids().get("api", api) != api, "the first process of the API is replaced")
     frozen["api"] = api
     log = command(stack, "logs").stdout
     assert f"WORKER TIMEOUT (pid:{frozen_api})" in log
@@ -199,7 +194,7 @@ def test_frozen_workers_are_reported_and_restarted(operated: Stack) -> None:
 
 def test_a_healthcheck_asks_the_processes_and_not_redis(operated: Stack) -> None:
     stack = operated
-    redis = pids(stack)["redis"]
+    redis = stack.pids()["redis"]
     os.kill(redis, signal.SIGSTOP)
     try:
         for words in (["healthcheck"], ["healthcheck", "gpu0"], ["healthcheck", "cpu"]):

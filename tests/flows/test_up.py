@@ -108,10 +108,7 @@ def test_the_state_file_lists_processes_and_is_private(stack: Stack) -> None:
 def test_a_killed_process_is_restarted(stack: Stack, name: str) -> None:
     killed = stack.pid(name)
     os.kill(killed, signal.SIGKILL)
-    wait_until(
-        lambda: name in json.loads((stack.data / "state.json").read_text())["processes"] and stack.pid(name) != killed,
-        f"a new {name}",
-    )
+    wait_until(lambda: stack.pids().get(name, killed) != killed, f"a new {name}")
     wait_until(lambda: is_ready(stack), "the stack is ready again")
     assert stack.ended(stack.generate("still here")["id"])["status"] == "completed"
 

@@ -92,8 +92,8 @@ def test_the_password_of_a_stack_is_private_and_random(stack: Stack) -> None:
     assert httpx.get(f"{address}{COLLECTIONS}", headers={"Host": "evil.example"}, trust_env=False).status_code == 401
     assert httpx.get(f"{address}{COLLECTIONS}", headers=login_header(url), trust_env=False).status_code == 200
     assert password not in stack.log.read_text()
-    for name in json.loads((stack.data / "state.json").read_text())["processes"]:
-        assert not has_argument(psutil.Process(stack.pid(name)), password)
+    for pid in stack.pids().values():
+        assert not has_argument(psutil.Process(pid), password)
 
 
 def test_chroma_gets_no_login_of_redis(stack: Stack) -> None:

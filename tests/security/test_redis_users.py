@@ -3,7 +3,6 @@
 That it has all that it needs is tested by every test of a stack: ``tests/flows/conftest.py`` checks that Redis denied nothing.
 """
 
-import json
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -118,10 +117,10 @@ def test_the_memory_of_redis_is_limited(stack: Stack) -> None:
 def test_the_processes_of_a_stack_have_no_login_but_their_own(stack: Stack) -> None:
     everything = urlsplit(stack.redis_url()).password
     assert everything is not None
-    processes = json.loads((stack.data / "state.json").read_text())["processes"]
+    processes = stack.pids()
     users = {}
     for name in processes.keys() - {"redis"}:
-        environment = psutil.Process(stack.pid(name)).environ()
+        environment = psutil.Process(processes[name]).environ()
         assert everything not in "".join(environment.values()), name
         users[name] = urlsplit(environment.get("REDIS_URL", "")).username
     assert users == {"api": "api", "gpu0": "gpu", "cpu": "cpu", "io": "io", "chroma": None}
