@@ -31,6 +31,7 @@ OWNED = (
     "eh:usage:totals",  # one field per owner, up to a hundred
     "eh:counts",  # one field per kind, status and queue
     "eh:stats:histograms",  # one field per histogram, label and bucket
+    "eh:stats:notes",  # added to these two at a fixed length
     "eh:queues",
     "eh:models",  # models that have ever been served
     "eh:workers",  # maintenance removes dead workers

@@ -116,7 +116,7 @@ class StatsReader:
             return {queue for queue, service in zip(queues, pipeline.execute(), strict=True) if service is not None}
 
     def histograms(self) -> dict[str, list[Distribution]]:
-        """All histograms by name, as ``lua/lib/histogram.lua`` lists them. Labels are as in ``observe``."""
+        """All histograms by name, as ``lua/lib/histogram.lua`` lists them. Labels are as in ``observed``."""
         bounds, flat = self._scripts.histograms()
         bounds = json.loads(bounds)
         series: dict[tuple[str, ...], dict[str, int]] = {}

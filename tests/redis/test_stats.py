@@ -13,6 +13,7 @@ from shared.jobs.stats import Distribution, QueueState, Stats, StatsReader
 from shared.jobs.submission import Submission
 from shared.jobs.transitions import Event
 from shared.jobs.worker_registry import Worker, WorkerRegistry
+from shared.redis_connection import PREFIX
 from shared.settings import Settings
 from tests.conftest import Clock, JobSystem
 
@@ -109,6 +110,23 @@ def observed(distribution: Distribution) -> dict[float, int]:
             found[bound] = number - before
         before = number
     return found
+
+
+def test_many_notes_are_added_up_before_anyone_reads_them(
+    system: JobSystem, stats_reader: StatsReader, redis_client: redis.Redis, clock: Clock
+) -> None:
+    lengths = []
+    for number in range(100):
+        submit(system)
+        job = claim(system, str(number))
+        clock.advance(2)
+        system.transitions.finish((job.id, 1), Status.COMPLETED)
+        lengths.append(redis_client.llen(f"{PREFIX}stats:notes"))
+    assert max(lengths) < 200 < 3 * 100, "two hundred notes have been added up"
+    assert stats_reader.collect().counters("ended") == {"generate completed": 100}
+    assert redis_client.llen(f"{PREFIX}stats:notes") == 0
+    runs = stats_reader.histograms()["run"]
+    assert (runs[0].buckets[-1][1], runs[0].sum) == (100, 200.0)
 
 
 def test_a_wait_begins_anew_with_each_attempt_and_after_the_time_before_which_a_job_must_not_start(

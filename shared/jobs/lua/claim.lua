@@ -21,7 +21,7 @@ if claimed then
   local id, attempt = string.match(claimed, '(%S+) (%d+)')
   local job = fields(id, 'attempt', 'status')
   if job.attempt == attempt and job.status == 'in_progress' then
-    return { whole_job(id), wakeups, '' }
+    return { whole_job(id, attempt), wakeups, '' }
   end
   return { {}, wakeups, '' }
 end
@@ -30,7 +30,7 @@ if retried == '1' then
   for _, id in ipairs(redis.call('SMEMBERS', PREFIX .. 'worker:' .. worker .. ':jobs')) do
     local attempt = fields(id, 'attempt').attempt
     local record = attempt and redis.call('HGET', job_key(id), 'attempt:' .. attempt)
-    if record and cjson.decode(record).token == token then return { whole_job(id), wakeups, '' } end
+    if record and cjson.decode(record).token == token then return { whole_job(id, attempt), wakeups, '' } end
   end
 end
 
@@ -64,10 +64,10 @@ local function record_gap()
 end
 
 -- A job waits from the time at which it was queued, or from the later time at which it may start.
-local function observe_wait(job)
-  if is_set(job.line_of) then return end
+local function observed_wait(job)
+  if is_set(job.line_of) then return '' end
   local since = math.max(tonumber(job.phase_at or '') or now, tonumber(job.not_before or '') or 0)
-  observe('wait', (job.kind or '') .. ' ' .. (job.model or ''), (now - since) / 1000)
+  return observed('wait', (job.kind or '') .. ' ' .. (job.model or ''), (now - since) / 1000)
 end
 
 local function start_attempt(id, job, owner, level, user_service)
@@ -83,12 +83,11 @@ local function start_attempt(id, job, owner, level, user_service)
   redis.call('SET', queue_key(queue, 'level'), level, 'EX', SERVICE_MEMORY_SECONDS)
   add_service(queue, owner, job.cost)
   if user_service then start_for_user(queue, owner, job.end_user, user_service, job.cost) end
-  count('claimed', queue)
-  observe_wait(job)
+  note(counted('claimed', queue), observed_wait(job))
   record_gap()
   if not job.started_at then create_deliveries(id, job, 'job.started') end
   add_event(id, sequence, job.event_limit, 'started', attempt, cjson.encode({ attempt = attempt, worker = worker }))
-  return whole_job(id)
+  return whole_job(id, attempt)
 end
 
 local owners = queue_key(queue, 'owners')

@@ -13,29 +13,28 @@
 -- Promise: the last delta, status, result, last event and session are written together. Only the current attempt can end a
 -- job. Sent twice by the same attempt, it returns 'ok' twice and writes once.
 
-local record = read_attempt(id, attempt)
+local attempt_field = 'attempt:' .. attempt
+local job = fields(id, attempt_field, unpack(joined(END_FIELDS, RELEASE_FIELDS, { 'worker', 'cost', 'written', 'bytes' })))
+local record = decode_attempt(job[attempt_field])
 local outcome = record.outcome
 if outcome then return { outcome == status and 'ok' or 'lost', wakeups } end
-local job = fields(id, 'worker', 'cost', 'session', 'written', 'seq', 'event_limit', 'first_token_at', 'created_at', 'kind', 'model',
-  'usage', unpack(RELEASE_FIELDS))
 
+if code == '' then code = nil end
+local changes = { [attempt_field] = closed_attempt(record, status, code) }
 if delta ~= '' and index > tonumber(job.written or 0) then
-  local sequence = tonumber(job.seq) + 1
-  redis.call('HSET', job_key(id), 'written', index, 'seq', sequence, 'first_token_at', job.first_token_at or timestamp)
-  add_event(id, sequence, job.event_limit, 'delta', attempt, delta)
+  job.seq, job.first_token_at = digits(tonumber(job.seq) + 1), job.first_token_at or timestamp
+  changes.first_token_at = job.first_token_at
+  add_event(id, job.seq, job.event_limit, 'delta', attempt, delta)
 end
-local changes = {}
-if result ~= '' then write_result(id, job.owner, result) end
+if result ~= '' then changes.bytes = tonumber(job.bytes or 0) + write_result(id, job.owner, result) end
 if error ~= '' then changes.error = error end
 if usage ~= '' then changes.usage = merge_usage(job.usage, usage) end
-if code == '' then code = nil end
-close_attempt(id, record, status, code)
 release_from_worker(id, job.worker, job)
 if service then
   add_service(job.queue, job.owner, service - tonumber(job.cost))
   add_user_service(job.queue, job.owner, job.end_user, service - (tonumber(job.user_cost or '') or 0))
 end
-if token_us then observe('per_token', job.kind .. ' ' .. (job.model or ''), token_us / 1e6) end
+local noted = token_us and observed('per_token', job.kind .. ' ' .. (job.model or ''), token_us / 1e6)
 if is_set(job.session) and #messages > 0 then keep_answer(job.owner, job.session, id, job.created_at, messages) end
-finish(id, status, attempt, changes, code)
+finish(id, status, attempt, changes, code, job, noted)
 return { 'ok', wakeups }

@@ -30,8 +30,7 @@ close_attempt(id, record, outcome, code ~= '' and code or nil)
 if context ~= '' then write_input(id, job.owner, 'context', context) end
 redis.call('HSET', job_key(id), 'queue', queue)
 if queue ~= job.queue then
-  count('left', job.queue, outcome)
-  count('entered', queue)
+  note(counted('left', job.queue, outcome), counted('entered', queue))
 end
 if is_set(job.cancel_requested_at) and not must_close_output(id) then
   finish(id, 'cancelled', attempt)

@@ -2,8 +2,9 @@
 -- Uses: histogram
 -- Flags: allow-oom
 -- Arguments:
--- Keys: stats:histograms
+-- Keys: stats:histograms, stats:notes, counts
 -- Returns {the bounds of each histogram in JSON, the hash as a flat list}.
--- Promise: it changes nothing.
+-- Promise: it changes no job.
 
+add_up_notes()
 return { cjson.encode(BOUNDS), redis.call('HGETALL', PREFIX .. 'stats:histograms') }

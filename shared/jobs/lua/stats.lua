@@ -3,10 +3,10 @@
 -- Flags: allow-oom
 -- Arguments:
 -- Keys: queues with their owners and jobs, Celery's lists; jobs:due, jobs:dead_letters, deliveries:pending; workers and their jobs, of cpu workers
---   also the records of those jobs; counts
+--   also the records of those jobs; counts, stats:notes
 -- Returns one JSON object: open (jobs that have not ended), dead_letters, oldest_delivery_ms, running, stages (of documents that workers read, by phase), queues (each with waiting, oldest_ms,
 -- wakeups), and counts.
--- Promise: it changes nothing. Its cost grows with queues, owners and workers, not with jobs.
+-- Promise: it changes no job. Its cost grows with queues, owners and workers, not with jobs.
 
 local stats = {
   open = redis.call('ZCARD', PREFIX .. 'jobs:due'),
@@ -41,5 +41,6 @@ for _, queue in ipairs(redis.call('SMEMBERS', PREFIX .. 'queues')) do
   stats.queues[queue] = { waiting = queue_length(queue), oldest_ms = now - oldest, wakeups = redis.call('LLEN', queue) }
 end
 
+add_up_notes()
 for name, number in pairs(as_table(redis.call('HGETALL', PREFIX .. 'counts'))) do stats.counts[name] = tonumber(number) end
 return cjson.encode(stats)

@@ -83,8 +83,10 @@ for jobs_key, number in pairs(users) do
   if redis.call('ZCARD', jobs_key) + number > user_limit then return { 'user_full', {}, { digits(user_limit) } } end
 end
 local most_bytes = limit_of(owner, 'job_bytes', bytes_limit)
-local bytes = tonumber(redis.call('HGET', PREFIX .. 'owner_bytes', owner) or 0) + bytes_of_sessions(owner)
-if added_bytes > 0 and bytes + added_bytes > most_bytes then return { 'bytes_full', {}, { digits(most_bytes) } } end
+if added_bytes > 0 then
+  local free = most_bytes - added_bytes - tonumber(redis.call('HGET', PREFIX .. 'owner_bytes', owner) or 0)
+  if not sessions_fit(owner, free) then return { 'bytes_full', {}, { digits(most_bytes) } } end
+end
 if has_large and is_memory_short() then return { 'memory_full', {}, {} } end
 local state = { 0, 0, 0 }
 if #charged > 0 then
@@ -102,7 +104,7 @@ local function create(job)
   record.id, record.owner, record.session, record.parent, record.status = id, owner, job.session, job.parent, 'queued'
   record.created_at, record.expires_at = timestamp, digits(now + tonumber(job.expires_ms))
   record.attempt, record.lost, record.retries, record.worker, record.seq, record.bytes = 0, 0, 0, '', 1, #job.spec
-  record.phase, record.phase_at, record.first_queue = 'queued', timestamp, record.queue
+  record.phase, record.phase_at, record.first_queue, record.waiting = 'queued', timestamp, record.queue, 'worker'
   if job.timeout_ms ~= '' then record.timeout_at = digits(now + tonumber(job.timeout_ms)) end
   if tonumber(job.wait_ms) > 0 then record.not_before = digits(now + tonumber(job.wait_ms)) end
   record.reserved = job.reserved
@@ -117,8 +119,7 @@ local function create(job)
   if is_set(record.conversation) then await_response(record.conversation, owner, id) end
   add_to_index(id, record)
   redis.call('SADD', PREFIX .. 'owners', owner)
-  count('submitted', record.kind)
-  count('entered', record.queue)
+  note(counted('submitted', record.kind), counted('entered', record.queue))
   add_event(id, 1, record.event_limit, 'queued', 0, cjson.encode({ queue = record.queue }))
   remember_request(id, owner, job.idempotency, job.fingerprint)
   if is_set(record.retry_of) and redis.call('EXISTS', job_key(record.retry_of)) == 1 then

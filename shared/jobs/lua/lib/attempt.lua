@@ -1,16 +1,20 @@
 -- Attempts, as they are kept in the job record: field attempt:<n>, in JSON.
 -- Uses: queue, concurrency
 
--- The record of an attempt. Its outcome is nil while the attempt runs, and 'lost' if there is no record of it.
-local function read_attempt(id, attempt)
-  local record = redis.call('HGET', job_key(id), 'attempt:' .. attempt)
-  return record and cjson.decode(record) or { outcome = 'lost' }
+-- The record of an attempt from its field. Its outcome is nil while the attempt runs, and 'lost' if there is no record of it.
+local function decode_attempt(field) return field and cjson.decode(field) or { outcome = 'lost' } end
+
+local function read_attempt(id, attempt) return decode_attempt(redis.call('HGET', job_key(id), 'attempt:' .. attempt)) end
+
+-- The field of an attempt that has ended.
+local function closed_attempt(record, outcome, code)
+  record.ended_at, record.outcome, record.error, record.token = now, outcome, code, nil
+  return cjson.encode(record)
 end
 
 -- Record how an attempt ended.
 local function close_attempt(id, record, outcome, code)
-  record.ended_at, record.outcome, record.error, record.token = now, outcome, code, nil
-  redis.call('HSET', job_key(id), 'attempt:' .. record.number, cjson.encode(record))
+  redis.call('HSET', job_key(id), 'attempt:' .. record.number, closed_attempt(record, outcome, code))
 end
 
 -- An attempt that ran for this long shows that the outage before it was over.
@@ -71,9 +75,9 @@ local function release_from_worker(id, worker, job)
     if redis.call('HINCRBY', running_users_key(owner), user, -1) <= 0 then redis.call('HDEL', running_users_key(owner), user) end
   end
   -- Without its record (deleted by hand) the owner is unknown. With the worker's last job the counts are void anyway.
-  if owner and redis.call('HINCRBY', worker_owners_key(worker), owner, -1) <= 0 then
-    redis.call('HDEL', worker_owners_key(worker), owner)
+  if not owner or redis.call('HINCRBY', worker_owners_key(worker), owner, -1) <= 0 then
+    if owner then redis.call('HDEL', worker_owners_key(worker), owner) end
+    if redis.call('EXISTS', PREFIX .. 'worker:' .. worker .. ':jobs') == 0 then redis.call('DEL', worker_owners_key(worker)) end
   end
-  if redis.call('EXISTS', PREFIX .. 'worker:' .. worker .. ':jobs') == 0 then redis.call('DEL', worker_owners_key(worker)) end
   if owner then concurrency.stop(id, owner, job.concurrency_key) end
 end

@@ -34,7 +34,7 @@ local function finish_batch_if_done(id)
   if batch.status ~= 'in_progress' then return end
   local counts, ended = batch_counts(id)
   if batch.sealed == '1' and ended == counts.total then
-    write_result(id, batch.owner, cjson.encode(counts))
+    redis.call('HINCRBY', job_key(id), 'bytes', write_result(id, batch.owner, cjson.encode(counts)))
     finish(id, batch.cancel_requested_at and 'cancelled' or 'completed', 0)
   elseif ended % math.max(1, math.floor(counts.total / 100)) == 0 then
     emit(id, 'progress', 0, cjson.encode({ phase = 'running', done = ended, total = counts.total, unit = 'jobs' }))

@@ -66,10 +66,36 @@ local function lowest(key)
   return found[1], found[2]
 end
 
--- Add to a count for the metrics.
-local function add_to_count(number, ...)
-  redis.call('HINCRBY', PREFIX .. 'counts', table.concat({ ... }, ' '), number)
+-- Numbers for the metrics are added to fields of the hashes counts and stats:histograms. A transition has a dozen of them, so it notes all
+-- with one command, and the notes of many transitions are added together.
+local NOTES_KEY = PREFIX .. 'stats:notes'
+local MAX_NOTES = 200
+
+-- Add to the hashes what was noted.
+local function add_up_notes()
+  local sums = {}
+  for _, note in ipairs(redis.call('LRANGE', NOTES_KEY, 0, -1)) do
+    for key, field, number in string.gmatch(note, '([^\n]*)\n([^\n]*)\n([^\n]*)\n') do
+      local of_key = sums[key] or {}
+      sums[key], of_key[field] = of_key, (of_key[field] or 0) + tonumber(number)
+    end
+  end
+  for key, of_key in pairs(sums) do
+    for field, sum in pairs(of_key) do redis.call('HINCRBY', PREFIX .. key, field, digits(sum)) end
+  end
+  redis.call('DEL', NOTES_KEY)
 end
 
--- Count an event for the metrics.
-local function count(...) add_to_count(1, ...) end
+-- Note what `counted` and `observed` have returned.
+local function note(...)
+  if redis.call('RPUSH', NOTES_KEY, table.concat({ ... })) >= MAX_NOTES then add_up_notes() end
+end
+
+-- An event to note, and how often it happened.
+local function counted_times(number, ...) return 'counts\n' .. table.concat({ ... }, ' ') .. '\n' .. number .. '\n' end
+
+-- An event to note.
+local function counted(...) return counted_times('1', ...) end
+
+-- Count an event that is not part of a transition of a job.
+local function count(...) note(counted(...)) end

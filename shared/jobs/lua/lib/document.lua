@@ -57,7 +57,7 @@ end
 local function count_document(id, changes)
   local before = document_fields(id, 'status', 'pages_done')
   local pages = tonumber(changes.pages_done or 0) - tonumber(before.pages_done or 0)
-  if pages > 0 then add_to_count(pages, 'pages read') end
+  if pages > 0 then note(counted_times(digits(pages), 'pages read')) end
   if IN_PROGRESS[before.status] and changes.status and not IN_PROGRESS[changes.status] then count('documents', changes.status) end
 end
 

@@ -4,7 +4,6 @@
 -- Keys:
 --   stats:histograms   hash   "<name> <label> ... <bound>" -> observations up to this bound (in seconds, 'inf' above the last) and above the
 --                             one before it; "<name> <label> ... sum" -> their sum in microseconds
--- An observation costs two commands inside a script, and no extra call.
 
 -- Upper bounds in seconds. For duration, first_token and per_token, they include the bounds that OpenTelemetry recommends.
 local BOUNDS = {
@@ -17,8 +16,8 @@ local BOUNDS = {
   delivery = { 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 3600, 14400, 43200, 86400, 259200 },
 }
 
--- Observe a time in seconds. `labels` are words separated by a space.
-local function observe(name, labels, seconds)
+-- A time in seconds to note. `labels` are words separated by a space.
+local function observed(name, labels, seconds)
   seconds = math.max(0, seconds)
   local bound = 'inf'
   for _, candidate in ipairs(BOUNDS[name]) do
@@ -27,7 +26,6 @@ local function observe(name, labels, seconds)
       break
     end
   end
-  local series = name .. ' ' .. labels .. ' '
-  redis.call('HINCRBY', PREFIX .. 'stats:histograms', series .. bound, 1)
-  redis.call('HINCRBY', PREFIX .. 'stats:histograms', series .. 'sum', digits(seconds * 1e6))
+  local series = 'stats:histograms\n' .. name .. ' ' .. labels .. ' '
+  return series .. bound .. '\n1\n' .. series .. 'sum\n' .. digits(seconds * 1e6) .. '\n'
 end

@@ -23,6 +23,7 @@
 --   claim:<token>            string  "<job id> <attempt>" that was claimed with this token
 --   counts                   hash    how often each kind of event has happened, for metrics
 --   stats:histograms         hash    times of jobs and deliveries in buckets, for metrics; histogram.lua describes its fields
+--   stats:notes              list    what is to be added to counts and stats:histograms: lines of hash, field and number
 --   stats:samples:<ring>     list    statistics of the last hour or day, "<interval> <JSON>" each, newest first; they expire
 --   stats:interval:<ring>    string  the interval of the newest sample
 -- Channels: ended (the id of each job that ends), worker:<w> (a job that this worker must stop, its new desired model, or that a
@@ -59,9 +60,11 @@ local function write_input(id, owner, name, value)
   add_bytes(id, owner, #value - before)
 end
 
+-- Write the result of a job. Returns its bytes, which are to be added to those of its record.
 local function write_result(id, owner, result)
   redis.call('SET', result_key(id), result)
-  add_bytes(id, owner, #result)
+  add_owner_bytes(owner, #result)
+  return #result
 end
 
 local function drop_input(id, owner)
@@ -87,10 +90,10 @@ local function usable_output(id)
 end
 
 -- The record as a flat list, with the input and earlier output, as a worker needs it.
-local function whole_job(id)
+local function whole_job(id, attempt)
   local record = redis.call('HGETALL', job_key(id))
   for _, part in ipairs(redis.call('HGETALL', input_key(id))) do record[#record + 1] = part end
-  local output = usable_output(id)
+  local output = tonumber(attempt) > 1 and usable_output(id)
   if output then
     record[#record + 1] = 'output'
     record[#record + 1] = output

@@ -169,15 +169,15 @@ local function enqueue(id, job)
       set_service(queue, owner, service)
     end
     redis.call('ZADD', owners, service, owner)
+    redis.call('SADD', PREFIX .. 'queues', queue)
   end
   local score = tonumber(job.priority) * PRIORITY_STEP + tonumber(job.created_at)
   local has_users = redis.call('EXISTS', users_key(queue, owner)) == 1
   if is_set(job.end_user) and not has_users then share_by_user(queue, owner) end
   redis.call('ZADD', owner_jobs_key(queue, owner), score, id)
   if is_set(job.end_user) or has_users then enqueue_for_user(id, queue, owner, digest_of_user(job.end_user), score) end
-  redis.call('SADD', PREFIX .. 'queues', queue)
   redis.call('ZADD', PREFIX .. 'jobs:due', deadline_of(job), id)
-  redis.call('HSET', job_key(id), 'waiting', 'worker')
+  if job.waiting ~= 'worker' then redis.call('HSET', job_key(id), 'waiting', 'worker') end
   if tonumber(job.priority) < BATCH_PRIORITY then notify_held_slots(queue) end
   wakeups[#wakeups + 1] = queue
 end

@@ -40,11 +40,11 @@ local OPEN_FIELDS = {
 }
 
 -- Drop what an ended job no longer needs. Its stream takes more memory than its record, and few clients read it late.
-local function compact(id, event_retention_ms)
+local function compact(id, job)
   local key = job_key(id)
-  if is_set(event_retention_ms) then redis.call('PEXPIRE', key .. ':events', event_retention_ms) end
+  if is_set(job.event_retention_ms) then redis.call('PEXPIRE', key .. ':events', job.event_retention_ms) end
   redis.call('HDEL', key, unpack(OPEN_FIELDS))
-  redis.call('DEL', output_key(id))
+  if job.output_seq then redis.call('DEL', output_key(id)) end
 end
 
 -- How long a job is kept whose session was deleted, in ms: its client may still wait for the answer.
@@ -75,34 +75,36 @@ local function finish_turn(id, session, status, has_deliveries)
   redis.call('ZADD', PREFIX .. 'jobs:ended', 'LT', digits(now + ORPHANED_TURN_MS), id)
 end
 
--- Observe the times of a completed job. No client waits for a line of a request batch, and its deltas are written late.
-local function observe_completion(job)
-  local labels = job.kind .. ' ' .. (job.model or '')
-  if job.started_at then observe('run', labels, (now - tonumber(job.started_at)) / 1000) end
-  if is_set(job.line_of) then return end
+-- The times of a completed job, to note. No client waits for a line of a request batch, and its deltas are written late.
+local function observed_times(job)
+  local labels, run, duration, first_token = job.kind .. ' ' .. (job.model or ''), '', '', ''
+  if job.started_at then run = observed('run', labels, (now - tonumber(job.started_at)) / 1000) end
+  if is_set(job.line_of) then return run end
   local created_at = tonumber(job.created_at)
-  observe('duration', labels, (now - created_at) / 1000)
-  if job.first_token_at then observe('first_token', labels, (tonumber(job.first_token_at) - created_at) / 1000) end
+  duration = observed('duration', labels, (now - created_at) / 1000)
+  if job.first_token_at then first_token = observed('first_token', labels, (tonumber(job.first_token_at) - created_at) / 1000) end
+  return run .. duration .. first_token
 end
 
--- Count what became of a URL: the status of the job's result, or that of a job without one.
-local function count_fetch(id, status)
+-- Note what became of a URL: the status of the job's result, or that of a job without one.
+local function note_fetch(id, status)
   local result = redis.call('GET', result_key(id))
   local fetched = result and cjson.decode(result) or {}
   local outcome, started_at = fetched.status or status, fields(id, 'started_at').started_at
-  count('fetches', outcome)
-  add_to_count(digits(fetched.bytes or 0), 'fetched bytes')
-  if is_set(started_at) then observe('fetch', outcome, (now - tonumber(started_at)) / 1000) end
+  local took = is_set(started_at) and observed('fetch', outcome, (now - tonumber(started_at)) / 1000) or ''
+  note(counted('fetches', outcome), counted_times(digits(fetched.bytes or 0), 'fetched bytes'), took)
 end
 
 -- What the end of a job needs of its record.
 local END_FIELDS = joined(INDEX_FIELDS, DELIVERY_FIELDS, RETENTION_FIELDS, { 'queue', 'end_user', 'waiting', 'after', 'document', 'keep_input',
   'session', 'usage', 'usage_days', 'reserved', 'concurrency_key', 'seq', 'event_limit', 'event_retention_ms', 'created_at', 'started_at',
-  'first_token_at' })
+  'first_token_at', 'output_seq' })
 
--- The only way into a final status. `changes` are further fields of the record, `code` is an error's.
-finish = function(id, status, attempt, changes, code)
-  local key, job = job_key(id), fields(id, unpack(END_FIELDS))
+-- The only way into a final status. `changes` are further fields of the record, `code` is an error's. `job` has the END_FIELDS, if the
+-- caller has read them, and `noted` is for the metrics.
+finish = function(id, status, attempt, changes, code, job, noted)
+  local key = job_key(id)
+  job = job or fields(id, unpack(END_FIELDS))
   if job.status == 'queued' then
     dequeue(id, job.queue, job.owner, digest_of_user(job.end_user))
     concurrency.leave(id, job.owner, job.concurrency_key)
@@ -120,17 +122,16 @@ finish = function(id, status, attempt, changes, code)
   redis.call('ZREM', PREFIX .. 'jobs:due', id)
   add_event(id, sequence, job.event_limit, 'ended', attempt, cjson.encode({ status = status, code = code }))
   redis.call('PUBLISH', PREFIX .. 'ended', id)
-  count('ended', job.kind, status)
-  if status == 'completed' then observe_completion(job) end
-  if job.kind == 'fetch' then count_fetch(id, status) end
-  if is_set(job.queue) then count('left', job.queue, status) end
+  note(counted('ended', job.kind, status), is_set(job.queue) and counted('left', job.queue, status) or '',
+    status == 'completed' and observed_times(job) or '', noted or '')
+  if job.kind == 'fetch' then note_fetch(id, status) end
   -- The same prompt would be too long again, and prompts that are too long are the largest.
   if (status == 'completed' and job.keep_input == '0') or code == 'prompt_too_long' then drop_input(id, job.owner) end
   local deliveries, event = create_deliveries(id, job, 'job.' .. status), request_batch_event(id, job, status) or response_event(id, job, status)
   if event then deliveries = deliveries + create_deliveries(id, job, event) end
   redis.call('ZADD', PREFIX .. 'jobs:ended', now + retention(id, job, status, deliveries), id)
   if is_set(job.session) then finish_turn(id, job.session, status, deliveries > 0) end
-  compact(id, job.event_retention_ms)
+  compact(id, job)
   -- The successors of a job that ends while it still waits for another would overtake that other if they became ready.
   local predecessor = nil
   if job.waiting == 'after' and not FINAL[fields(job.after, 'status').status or 'completed'] then predecessor = job.after end

@@ -54,8 +54,7 @@ end
 -- The only way into a final status.
 local function finish_delivery(id, status, reason)
   redis.call('HSET', delivery_key(id), 'status', status, 'reason', reason, 'ended_at', timestamp, 'next_at', '')
-  count('deliveries ' .. status)
-  observe('delivery', status, (now - tonumber(delivery_fields(id, 'created_at').created_at)) / 1000)
+  note(counted('deliveries ' .. status), observed('delivery', status, (now - tonumber(delivery_fields(id, 'created_at').created_at)) / 1000))
   redis.call('ZREM', PREFIX .. 'deliveries:pending', id)
   renew_delivery(id)
 end
