@@ -55,8 +55,12 @@ def test_a_gpu_worker_gets_its_number(models_file: Path) -> None:
 def test_the_api_command_has_threads_and_address() -> None:
     command = api_command(Settings(host="::1", port=8080, api_workers=3, api_threads=40))
     assert (after(command, "--bind"), after(command, "--workers"), after(command, "--threads")) == ("[::1]:8080", "3", "40")
-    assert after(command, "--timeout") == "30"
-    assert after(api_command(Settings(lease_seconds=12, renew_seconds=1)), "--timeout") == "12"
+
+
+@pytest.mark.parametrize(("lease", "timeout"), [(4, "10"), (12, "12"), (45, "30")])
+def test_a_frozen_process_of_the_api_is_killed_after_the_time_of_a_lease(lease: int, timeout: str) -> None:
+    """But not before it has missed several signs of life."""
+    assert after(api_command(Settings(lease_seconds=lease, renew_seconds=1)), "--timeout") == timeout
 
 
 @pytest.mark.parametrize(("name", "why"), [("huge", "no model 'huge'"), ("vectors", "cannot generate text")])
