@@ -220,7 +220,9 @@ def test_answers_before_a_line_that_is_not_utf8_are_printed(stack: Stack) -> Non
     assert done.stderr == b"Line 2 of the prompts is not UTF-8: caf\\xe9\n"
 
 
-def test_notices_about_lines_of_prompts_leave_the_output_to_the_answers(stack: Stack) -> None:
+def test_notices_about_missing_prompts_and_answers_leave_the_output_to_the_answers(stack: Stack) -> None:
+    without = run(stack, "generate", "--wait", given="\n")
+    assert (without.returncode, without.stdout, without.stderr) == (2, "", "Standard input is empty, so there is no prompt.\n")
     empty = run(stack, "generate", "--lines", "--wait", given="\n  \n")
     assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", "There are no prompts: every line is empty.\n")
     with stack.paused("gpu.echo"):
