@@ -96,3 +96,9 @@ def last_touch(file: Path, pid: int) -> int | None:
         return file.stat().st_mtime_ns if file.read_text().strip() == str(pid) else None
     except OSError:
         return None
+
+
+def is_unresponsive(file: Path, pid: int) -> bool:
+    """Whether the process with this id has touched the file, but not for some time."""
+    touched = last_touch(file, pid)
+    return touched is not None and time.time() - touched / 1e9 > SILENT_SECONDS

@@ -5,13 +5,10 @@ import gc
 import ipaddress
 import os
 import socket
-import time
 from functools import cache, lru_cache
 from pathlib import Path
 
 import psutil
-
-from shared.liveness import SILENT_SECONDS, last_touch
 
 # In a container, its own group.
 CONTROL_GROUP = Path("/sys/fs/cgroup")
@@ -96,14 +93,6 @@ def is_stopped(pid: int) -> bool:
         return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     except psutil.Error:  # it has ended, or belongs to a user whose processes are hidden
         return False
-
-
-def is_frozen(pid: int, liveness: Path) -> bool:
-    """Whether a process of this host is stopped, as by SIGSTOP, or no longer touches its liveness file, which may never have existed."""
-    if is_stopped(pid):
-        return True
-    touched = last_touch(liveness, pid)
-    return touched is not None and time.time() - touched / 1e9 > SILENT_SECONDS
 
 
 def is_alive(pid: int, start: float, ticks: int = 0, proc: Path = PROC) -> bool:

@@ -15,8 +15,8 @@ from shared.documents.index_health import is_silent
 from shared.jobs.model_assignments import ModelAssignment
 from shared.jobs.queue_names import generation_queue
 from shared.jobs.worker_registry import Worker
-from shared.liveness import liveness_file
-from shared.machine import is_frozen
+from shared.liveness import is_unresponsive, liveness_file
+from shared.machine import is_stopped
 from shared.models.catalogue import GENERATE
 
 blueprint = Blueprint("health", __name__)
@@ -65,7 +65,8 @@ def check_readiness() -> RouteResponse:
         return jsonify({"status": "not_ready", "waiting_for": [f"Redis ({type(error).__name__})"]}), 503
     missing = _missing_index(index_silent) + _missing_models(workers, assignments)
     missing += [f"the {pool} worker" for pool in ("cpu", "io") if not any(worker.pool == pool for worker in workers)]
-    if is_frozen(os.getppid(), liveness_file(context.settings.data_dir, "api")):
+    first = os.getppid()
+    if is_stopped(first) or is_unresponsive(liveness_file(context.settings.data_dir, "api"), first):
         missing.append("the first process of the API")
     if context.disk_space.shortage():
         missing.append("disk space (jobs and uploads are refused)")

@@ -14,8 +14,8 @@ import redis
 
 from cli.errors import CommandError
 from cli.local.data_folder_lock import lock_holder
-from shared.liveness import liveness_file
-from shared.machine import is_frozen
+from shared.liveness import is_unresponsive, liveness_file
+from shared.machine import is_stopped
 from shared.redis_connection import OUTAGE, connect
 from shared.settings import Settings
 from shared.settings_sources import is_given
@@ -67,7 +67,7 @@ def list_processes(data_dir: Path) -> list[dict[str, Any]]:
 def _process_state(pid: int, liveness: Path) -> str:
     if not psutil.pid_exists(pid):
         return "missing"
-    return "frozen" if is_frozen(pid, liveness) else "running"
+    return "frozen" if is_stopped(pid) or is_unresponsive(liveness, pid) else "running"
 
 
 def stop_stack(data_dir: Path, wait: Callable[[float], None] = time.sleep) -> None:
