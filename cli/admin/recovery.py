@@ -71,9 +71,11 @@ class Recovery:
         }
 
 
-def recover_documents(client: redis.Redis, settings: Settings, *, out: Output) -> None:
+def recover_documents(
+    client: redis.Redis, settings: Settings, *, out: Output, sleep: Callable[[float], None] = time.sleep
+) -> None:
     """Make all missing records and print what was done."""
-    recovery = Recoverer(client, settings, report=out.print_note).recover()
+    recovery = Recoverer(client, settings, report=out.print_note, sleep=sleep).recover()
     if out.as_json:
         out.print_json(recovery.as_json())
         return

@@ -87,7 +87,7 @@ def test_a_backup_restored_elsewhere_has_everything(shelf: Shelf, tmp_path: Path
             "Checked 1 folder of documents: each has its record, so there was nothing to recover.\n"
         )
         client.delete(f"eh:document:{shelf.document}")
-        recover_documents(client, elsewhere, out=Output(as_json=False))
+        recover_documents(client, elsewhere, out=Output(as_json=False), sleep=lambda seconds: None)
         printed = capsys.readouterr()
         assert printed.out.startswith("Checked 1 folder of documents: 1 had no record. 1 document recovered: ")
         assert "1 folder of 1 without a record" in printed.err
