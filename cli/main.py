@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from cli.commands import dead_letters, engines, keys, models, operations, owners, processes, project, repair
-from cli.errors import CommandError
+from cli.errors import DISK_FULL, CommandError, os_error_message
 from cli.remote import attention, documents, evaluate, generate, ingest, jobs, queues, request_batches, usage, webhooks
 from cli.safe_text import accept_all_bytes, safe_text
 from cli.typer_output import correct_output
@@ -69,6 +69,11 @@ def main() -> None:
     except EnginehouseError as error:
         print(safe_text(error.message), file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        print(safe_text(os_error_message(error)), file=sys.stderr)
+        sys.exit(2)
     except UnicodeEncodeError as error:
         print(safe_text(f"An argument is not UTF-8: {error.object!r:.80}"), file=sys.stderr)
         sys.exit(2)

@@ -48,14 +48,15 @@ class Output:
         *,
         to_json: Callable[[Any], Mapping[str, Any]] = lambda record: record.raw,
         limit: int | None = None,
+        if_empty: str = "There are none.",
     ) -> None:
         """Print a list of records; ``row`` returns the cells of a record, ``to_json`` its JSON object. Of more than ``limit`` records the
-        first are printed, and a note."""
+        first are printed, and a note. ``if_empty`` is printed instead of an empty table."""
         every = iter(records)
         records = islice(every, limit)
         first = list(islice(records, 1))
         if not first and not self.as_json:
-            self.print_note("There are none.")
+            self.print_note(if_empty)
             return
         records = chain(first, records)
         if self.as_json:

@@ -13,7 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 TOUCH_SECONDS = 2.0
-# Loading a library can hold the interpreter lock for some seconds on a busy machine.
+# A process that has not touched its file for so long is reported as frozen.
+SILENT_SECONDS = 5 * TOUCH_SECONDS
+# One that has not for so long is killed. Loading a library can hold the interpreter lock for some seconds on a busy machine.
 FROZEN_SECONDS = 30.0
 # The clock of another host may be hours off.
 ABANDONED_SECONDS = 24 * 3600.0
@@ -77,7 +79,7 @@ def remove_abandoned(folder: Path) -> None:
 
 def frozen_seconds(lease_seconds: float) -> float:
     """How long a process of ``enginehouse up`` may show no sign of life. A frozen worker keeps its jobs until their leases lapse."""
-    return max(5 * TOUCH_SECONDS, min(FROZEN_SECONDS, lease_seconds))
+    return max(SILENT_SECONDS, min(FROZEN_SECONDS, lease_seconds))
 
 
 def silent_seconds(file: Path) -> float | None:
@@ -94,3 +96,9 @@ def last_touch(file: Path, pid: int) -> int | None:
         return file.stat().st_mtime_ns if file.read_text().strip() == str(pid) else None
     except OSError:
         return None
+
+
+def is_unresponsive(file: Path, pid: int) -> bool:
+    """Whether the process with this id has touched the file, but not for some time."""
+    touched = last_touch(file, pid)
+    return touched is not None and time.time() - touched / 1e9 > SILENT_SECONDS

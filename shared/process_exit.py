@@ -6,6 +6,7 @@ in one that was forked it copies the pages that it shares with its parent.
 
 import atexit
 import os
+import signal
 import sys
 import threading
 from contextlib import suppress
@@ -20,3 +21,9 @@ def exit_now(status: int = 0) -> NoReturn:
         with suppress(OSError, ValueError, AttributeError):  # nobody reads it, or it is closed or missing
             stream.flush()
     os._exit(status)
+
+
+def end_on_interrupt() -> None:
+    """Let Ctrl-C end this process without a traceback, until it has a handler of its own. A process that ignores Ctrl-C goes on to."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

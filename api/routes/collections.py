@@ -44,7 +44,7 @@ from api.schemas.requests.search import SearchRequest
 from api.services import owner, services
 from api.submission import SHORT_JOB_SECONDS, short_job_error, submit_job
 from shared.documents.index_health import read_problem
-from shared.documents.models import ENDED, IN_PROGRESS, Collection
+from shared.documents.models import STATUSES, Collection
 from shared.documents.models import Status as DocumentStatus
 from shared.documents.store import RESTORE_SECONDS
 from shared.errors import Conflict, InvalidValue, NotFound
@@ -64,9 +64,8 @@ MAX_DOCUMENTS = 1000
 LIMIT_OF_DOCUMENTS = in_query(
     "limit", {"type": "integer", "minimum": 1, "maximum": MAX_DOCUMENTS, "default": 20}, "Maximum number of entries.", 10
 )
-DOCUMENT_STATUSES = (*IN_PROGRESS, *ENDED)
 DOCUMENT_STATUS = in_query(
-    "status", {"type": "array", "items": {"enum": list(DOCUMENT_STATUSES)}}, "Only documents with this status; may be repeated."
+    "status", {"type": "array", "items": {"enum": list(STATUSES)}}, "Only documents with this status; may be repeated."
 )
 EXPLAIN = in_query("explain", {"enum": ["1", "0", "true", "false"]}, "The same as the field `explain`.")
 WAITS = "Waits up to 30 s unless the client asks for a different wait."
@@ -180,7 +179,7 @@ def reindex_collection(collection: str) -> RouteResponse:
 )
 def list_documents(collection: str) -> RouteResponse:
     limit, after = query_integer("limit", 20, 1, MAX_DOCUMENTS), query_cursor(DOCUMENT, "document")
-    statuses = cast(tuple[DocumentStatus, ...], query_choices("status", DOCUMENT_STATUSES))
+    statuses = cast(tuple[DocumentStatus, ...], query_choices("status", STATUSES))
     documents = services().documents
     found = documents.find_collection(owner(), collection)
     if statuses:

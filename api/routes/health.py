@@ -1,5 +1,7 @@
 """``/health/live``: this process answers. ``/health/ready``: the stack can run every kind of job, or what is missing."""
 
+import os
+
 import redis
 from flask import Blueprint, jsonify
 
@@ -13,6 +15,8 @@ from shared.documents.index_health import is_silent
 from shared.jobs.model_assignments import ModelAssignment
 from shared.jobs.queue_names import generation_queue
 from shared.jobs.worker_registry import Worker
+from shared.liveness import is_unresponsive, liveness_file
+from shared.machine import is_stopped
 from shared.models.catalogue import GENERATE
 
 blueprint = Blueprint("health", __name__)
@@ -61,6 +65,9 @@ def check_readiness() -> RouteResponse:
         return jsonify({"status": "not_ready", "waiting_for": [f"Redis ({type(error).__name__})"]}), 503
     missing = _missing_index(index_silent) + _missing_models(workers, assignments)
     missing += [f"the {pool} worker" for pool in ("cpu", "io") if not any(worker.pool == pool for worker in workers)]
+    first = os.getppid()
+    if is_stopped(first) or is_unresponsive(liveness_file(context.settings.data_dir, "api"), first):
+        missing.append("the first process of the API")
     if context.disk_space.shortage():
         missing.append("disk space (jobs and uploads are refused)")
     state = {"status": "not_ready" if missing else "ready", "waiting_for": missing, "workers": len(workers), "warnings": warnings}

@@ -71,9 +71,11 @@ class Recovery:
         }
 
 
-def recover_documents(client: redis.Redis, settings: Settings, *, out: Output) -> None:
+def recover_documents(
+    client: redis.Redis, settings: Settings, *, out: Output, sleep: Callable[[float], None] = time.sleep
+) -> None:
     """Make all missing records and print what was done."""
-    recovery = Recoverer(client, settings, report=out.print_note).recover()
+    recovery = Recoverer(client, settings, report=out.print_note, sleep=sleep).recover()
     if out.as_json:
         out.print_json(recovery.as_json())
         return
@@ -104,9 +106,17 @@ def summary_of(recovery: Recovery) -> str:
 class Recoverer:
     """Makes records for the folders of one data folder."""
 
-    def __init__(self, client: redis.Redis, settings: Settings, *, report: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        settings: Settings,
+        *,
+        report: Callable[[str], None] = lambda text: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         """``report`` is called with a sentence when the recovery has to wait."""
         self._report = report
+        self._sleep = sleep
         self._documents = Documents(client, settings)
         self._submitter = JobSubmitter(client, settings, CeleryBroker(client).wake)
         self._files = DocumentFiles(settings.documents_dir)
@@ -143,7 +153,7 @@ class Recoverer:
         if not missing:
             return len(folders), []
         self._report(f"{plural(len(missing), 'folder')} of {len(folders):,} without a record; waiting for uploads that run now.")
-        time.sleep(UPLOAD_SECONDS)
+        self._sleep(UPLOAD_SECONDS)
         return len(folders), [
             document_id
             for document_id in missing
@@ -244,7 +254,7 @@ class Recoverer:
                 if not reported:
                     self._report(f"{error.message} Waiting until {description.name} can be indexed again.")
                     reported = True
-                time.sleep(FULL_QUEUE_SECONDS)
+                self._sleep(FULL_QUEUE_SECONDS)
 
 
 def _most_common(states: Iterable[IndexState | None]) -> IndexState | None:

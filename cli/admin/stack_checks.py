@@ -17,7 +17,7 @@ from cli.admin.findings import Finding
 from cli.errors import CommandError
 from cli.local.data_folder_lock import lock_holder
 from cli.local.redis_server import find_binary
-from cli.local.running_stack import connect_to_stack, with_stack_chroma
+from cli.local.running_stack import connect_to_stack, list_processes, with_stack_chroma
 from shared.documents.index_health import is_silent, list_problems
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.packaged_files import installed_version
@@ -56,6 +56,7 @@ def check_stack(settings: Settings, *, explicit_redis: bool) -> Iterator[Finding
             raise
         yield _redis_outage(error)
     if lock_holder(settings.data_dir) is not None:
+        yield from _check_processes(settings)
         yield from _check_api(settings)
 
 
@@ -155,6 +156,17 @@ def _check_workers(client: redis.Redis) -> Iterator[Finding]:
                 f"{worker.name} runs version {worker.version}, and this command is {own}.",
                 "Restart it after the upgrade of its host.",
             )
+
+
+def _check_processes(settings: Settings) -> Iterator[Finding]:
+    """Whether the processes of the stack on the data folder run."""
+    for item in list_processes(settings.data_dir):
+        name, pid = item["process"], item["pid"]
+        if item["state"] == "frozen":
+            fix = f"`kill -CONT {pid}` lets it continue if it was stopped. After `kill -9 {pid}`, `up` starts it again."
+            yield Finding("processes", f"Process {name} (pid {pid}) is frozen.", fix)
+        elif item["state"] == "missing":
+            yield Finding("processes", f"Process {name} (pid {pid}) is missing.", f"`enginehouse logs {name}` has its log.")
 
 
 def _check_api(settings: Settings) -> Iterator[Finding]:

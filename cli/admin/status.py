@@ -1,16 +1,14 @@
 """``enginehouse status``: processes, queues, workers, models, memory, disk and the last failures on one screen."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import redis
 
 from cli.admin.sections import Section, print_sections
 from cli.errors import CommandError
-from cli.local.running_stack import connect_to_stack
+from cli.local.running_stack import connect_to_stack, list_processes
 from cli.output import Output, clock, duration_text, first_line, size_text
 from shared.documents.data_warnings import data_warnings
 from shared.jobs.models import Status
@@ -31,7 +29,12 @@ MAX_OWNERS = 100
 
 def show_status(settings: Settings, *, explicit: bool, out: Output) -> bool:
     """Print the status; returns whether Redis answers and a worker of each pool is alive. ``explicit``: use the Redis URL in the settings."""
-    status: dict[str, Any] = {"processes": _processes(settings), "disk": _disk(settings), "redis": None, "problems": []}
+    status: dict[str, Any] = {
+        "processes": list_processes(settings.data_dir),
+        "disk": _disk(settings),
+        "redis": None,
+        "problems": [],
+    }
     try:
         client = connect_to_stack(settings, explicit=explicit)
         status |= _read_redis(client)
@@ -48,21 +51,6 @@ def show_status(settings: Settings, *, explicit: bool, out: Output) -> bool:
     else:
         _print(status, out)
     return not status["problems"]
-
-
-def _processes(settings: Settings) -> list[dict[str, Any]]:
-    try:
-        state = json.loads((settings.data_dir / "state.json").read_text())
-    except (OSError, ValueError):
-        return []
-    return [{"process": name, "pid": pid, "state": _process_state(pid)} for name, pid in state.get("processes", {}).items()]
-
-
-def _process_state(pid: int) -> str:
-    try:
-        return "stopped" if psutil.Process(pid).status() == psutil.STATUS_STOPPED else "running"
-    except psutil.Error:
-        return "missing"
 
 
 def _disk(settings: Settings) -> dict[str, Any] | None:
@@ -95,7 +83,7 @@ def _read_redis(client: redis.Redis) -> dict[str, Any]:
             for worker in sorted(workers, key=lambda worker: worker.name)
         ],
         # Such a worker does not count as alive.
-        "stopped_engines": [
+        "frozen_engines": [
             {"worker": worker.name, "pid": worker.engine_pid}
             for worker in registry.workers()
             if worker.machine == machine_id() and worker.has_stopped_engine()
@@ -136,7 +124,7 @@ def find_problems(status: dict[str, Any]) -> list[str]:
     ]
     if status["redis"] is None:
         return problems
-    problems += [f"The engine of {item['worker']} (pid {item['pid']}) is stopped." for item in status.get("stopped_engines", ())]
+    problems += [f"The engine of {item['worker']} (pid {item['pid']}) is frozen." for item in status.get("frozen_engines", ())]
     alive = {worker["pool"] for worker in status["workers"]}
     problems += [
         f"No {pool} worker is alive." for pool in ("gpu", "cpu", "io") if pool not in alive and _is_expected(pool, status)

@@ -7,11 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psutil
 import redis
 
 from cli.errors import CommandError
 from cli.local.data_folder_lock import lock_holder
+from shared.liveness import is_unresponsive, liveness_file
+from shared.machine import is_stopped
 from shared.redis_connection import OUTAGE, connect
 from shared.settings import Settings
 from shared.settings_sources import is_given
@@ -46,6 +50,24 @@ def stack_redis_url(settings: Settings, *, explicit: bool) -> str:
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CommandError(f"{state} cannot be read ({error}): select a Redis with --redis.") from None
+
+
+def list_processes(data_dir: Path) -> list[dict[str, Any]]:
+    """The processes of the stack on a data folder, each with its id and its state: ``running``, ``frozen`` or ``missing``."""
+    try:
+        state = json.loads((data_dir / "state.json").read_text())
+    except (OSError, ValueError):
+        return []
+    return [
+        {"process": name, "pid": pid, "state": _process_state(pid, liveness_file(data_dir, name))}
+        for name, pid in state.get("processes", {}).items()
+    ]
+
+
+def _process_state(pid: int, liveness: Path) -> str:
+    if not psutil.pid_exists(pid):
+        return "missing"
+    return "frozen" if is_stopped(pid) or is_unresponsive(liveness, pid) else "running"
 
 
 def stop_stack(data_dir: Path, wait: Callable[[float], None] = time.sleep) -> None:

@@ -20,6 +20,7 @@ from cli.errors import CommandError
 from cli.local.console_log import ConsoleLog
 from cli.local.process_tree import children, descendants, signal_group, spawn
 from shared.liveness import FROZEN_SECONDS, last_touch
+from shared.machine import is_stopped
 from shared.prctl import adopt_orphans
 from shared.systemd import notify, without_notify_socket
 
@@ -37,7 +38,7 @@ ORPHAN_CHECK_SECONDS = 1.0
 class Service:
     """A process to keep running, in ``directory`` if given. ``grace`` is the number of seconds between SIGTERM and SIGKILL; lines
     that match ``noise`` are not forwarded, but appended to ``noise_log`` if given. ``liveness`` is a file that the process touches:
-    when it stops doing so, it is restarted."""
+    when it stops doing so, or is stopped before it has begun, it is restarted."""
 
     name: str
     command: Sequence[str]
@@ -64,7 +65,7 @@ class _RunningService:
     since: float
     delay: float
     unfinished: bytes = b""
-    touched: int = 0
+    touched: int | None = None
     silence: float = 0.0
 
 
@@ -182,16 +183,19 @@ class Supervisor:
         self._checked_at += elapsed
         notify("WATCHDOG=1")
         for running in self._running.values():
-            file = running.service.liveness
-            touched = last_touch(file, running.process.pid) if file is not None else None
-            if touched is None or touched != running.touched:
-                running.touched, running.silence = touched or 0, 0.0
+            file, pid = running.service.liveness, running.process.pid
+            if file is None:
+                continue
+            touched = last_touch(file, pid)
+            # A process that has never touched its file may still be starting, but not if it is stopped.
+            if touched != running.touched or (touched is None and not is_stopped(pid)):
+                running.touched, running.silence = touched, 0.0
                 continue
             # If this process was stopped or the machine slept, the others had no chance either.
             running.silence += min(elapsed, 3 * LIVENESS_CHECK_SECONDS)
             if running.silence >= self._frozen_seconds:
                 self._log.say(f"{running.service.name} has shown no sign of life for {running.silence:.0f} s and is killed")
-                signal_group(running.process.pid, signal.SIGKILL)
+                signal_group(pid, signal.SIGKILL)
 
     def _restart_later(self, service: Service, delay: float) -> None:
         self._due[service.name] = (time.monotonic() + delay, min(2 * delay, LONGEST_DELAY), service)

@@ -18,7 +18,9 @@ def show_attention(context: CommandContext) -> None:
     def row(attention: "Attention") -> tuple[object, ...]:
         return attention.code, (attention.subject or {}).get("id", ""), attention.message
 
-    context.out.print_list(("code", "about", "message"), context.client.attention(), row)
+    context.out.print_list(
+        ("code", "about", "message"), context.client.attention(), row, if_empty="Nothing needs your attention."
+    )
 
 
 def install(root: typer.Typer) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli.errors import CommandError
+from cli.errors import CommandError, os_error_message
 from cli.output import Output
 from cli.safe_text import check_utf8, safe_text
 from shared.packaged_files import installed_version
@@ -123,7 +123,7 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
             # The reader of our output has closed the pipe (`| head`); without this Python would report an error at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:
-            raise CommandError(f"{str(error.filename or error)[:200]}: {error.strerror or 'cannot be read'}") from None
+            raise CommandError(os_error_message(error)) from None
 
     parameters = [
         *(parameter.replace(kind=keyword) for parameter in own),

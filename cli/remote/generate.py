@@ -107,7 +107,7 @@ def generate(
             for job in found:
                 print_id(context, job)
         return
-    job = submit(check_utf8(sys.stdin.read(), "Standard input") if prompt == "-" else prompt)
+    job = submit(_read_prompt() if prompt == "-" else prompt)
     if follow:
         follow_job(context, job.id)
     elif wait:
@@ -126,6 +126,13 @@ def parse_pairs(arguments: Iterable[str]) -> dict[str, str] | None:
     if any(not equals for _, equals, _ in pairs):
         raise CommandError("--metadata must be NAME=VALUE.")
     return {name: value for name, _, value in pairs} or None
+
+
+def _read_prompt() -> str:
+    prompt = check_utf8(sys.stdin.read(), "Standard input")
+    if not prompt.strip():
+        raise CommandError("Standard input is empty, so there is no prompt.")
+    return prompt
 
 
 def _lines(prompt: str) -> Iterator[str]:

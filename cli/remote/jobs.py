@@ -228,7 +228,8 @@ def print_results(context: CommandContext, ended: Iterable["Job"]) -> None:
         if context.out.as_json:
             context.out.print_json(job.raw)
         elif job.status != "completed":
-            context.out.print_note(f"{job.id} is {job.status}: {(job.error or {}).get('message', '')}")
+            message = (job.error or {}).get("message")
+            context.out.print_note(f"{job.id} is {job.status}: {message}" if message else f"{job.id} is {job.status}.")
         elif "text" in (job.result or {}):
             context.out.print_text(job.text)
             _print_citations(context, job)

@@ -24,6 +24,8 @@ ENDED: tuple[Status, ...] = ("ready", "empty", "needs_ocr", "encrypted", "unsupp
 """Only ``ready`` documents can be searched. The others have a reason, and their bytes may be uploaded again. A document is
 ``replaced`` from the moment a newer document with its name becomes ready until it is removed."""
 
+STATUSES: tuple[Status, ...] = (*IN_PROGRESS, *ENDED)
+
 UNREADABLE: tuple[Status, ...] = ("empty", "needs_ocr", "encrypted", "unsupported", "too_large", "failed")
 """The file could not be read. It is deleted after a time, or at once if its format is unknown."""
 

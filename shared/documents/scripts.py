@@ -1,6 +1,6 @@
 """Declarations of the Lua scripts for documents. The header of each script documents its arguments and result."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared.lua_scripts import LuaScripts, Value, declaration
@@ -39,7 +39,7 @@ class DocumentScripts(LuaScripts, package="shared.documents.lua"):
     ) -> Any: ...
 
     @declaration
-    def index_statuses(self, *, collection: str, after: str, batch: int) -> Any: ...
+    def index_statuses(self, *, collection: str, after: str, batch: int, statuses: Sequence[str]) -> Any: ...
 
     @declaration
     def make_ready(self, *, id: str, collection: str, job: str, attempt: int, changes: Mapping[str, Value]) -> Any: ...

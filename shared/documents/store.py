@@ -12,6 +12,7 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import asdict
 from dataclasses import replace as replace_fields
+from functools import partial
 from typing import Any, Literal, Self, cast
 
 import redis
@@ -22,8 +23,7 @@ from shared.documents.files import DocumentFiles
 from shared.documents.filters import Scalar
 from shared.documents.index_health import clear_problem, report_problem
 from shared.documents.models import (
-    ENDED,
-    IN_PROGRESS,
+    STATUSES,
     Collection,
     Document,
     Problem,
@@ -486,11 +486,10 @@ class Documents:
     def count_by_status(self, collection: Collection) -> dict[Status, int]:
         """How many documents of a collection have each status, without those that are hidden. It reads no document."""
         self._index_statuses(collection)
-        statuses = (*IN_PROGRESS, *ENDED)
         with self._redis.pipeline(transaction=True) as pipeline:
-            for status in statuses:
+            for status in STATUSES:
                 pipeline.zcard(keys.with_status(collection.id, status))
-            return {status: int(number) for status, number in zip(statuses, pipeline.execute(), strict=True) if number}
+            return {status: int(number) for status, number in zip(STATUSES, pipeline.execute(), strict=True) if number}
 
     def miscounted_documents(self, collection: Collection) -> list[str]:
         """The documents that are not, or not only, listed with their own status, sorted by id. A process of an older version changes
@@ -498,8 +497,7 @@ class Documents:
         if not collection.statuses_indexed:  # the next count lists them
             return []
         listed = set(self.document_ids(collection.id))
-        statuses = (*IN_PROGRESS, *ENDED)
-        for status in statuses:
+        for status in STATUSES:
             listed.update(self._redis.zrange(keys.with_status(collection.id, status), 0, -1))
         found, ids = [], sorted(listed)
         for start in range(0, len(ids), STATUS_BATCH):
@@ -507,20 +505,21 @@ class Documents:
             with self._redis.pipeline(transaction=True) as pipeline:
                 for document_id in batch:
                     pipeline.hmget(keys.document(document_id), "status", "collection_id", "delete_at")
-                    for status in statuses:
+                    for status in STATUSES:
                         pipeline.zscore(keys.with_status(collection.id, status), document_id)
                 replies = iter(pipeline.execute())
             for document_id in batch:
                 status, home, hidden = next(replies)
                 expected = {status} if status and home == collection.id and not hidden else set()
-                if {each for each in statuses if next(replies) is not None} != expected:
+                if {each for each in STATUSES if next(replies) is not None} != expected:
                     found.append(document_id)
         return found
 
     def recount(self, collection: Collection) -> None:
         """List a collection's documents by their statuses again. Counts are too low until it returns."""
+        index = partial(self._scripts.index_statuses, collection=collection.id, batch=STATUS_BATCH, statuses=STATUSES)
         last = ""
-        while last := str(self._scripts.index_statuses(collection=collection.id, after=last, batch=STATUS_BATCH)):
+        while last := str(index(after=last)):
             pass
         self._scripts.update_if_exists(record=f"collection:{collection.id}", changes={"statuses_indexed": 1})
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.admin.backup import create_backup
-from cli.admin.recovery import recover_documents
+from cli.admin.recovery import FULL_QUEUE_SECONDS, UPLOAD_SECONDS, Recoverer, recover_documents
 from cli.admin.restore import restore_backup
 from cli.errors import CommandError
 from cli.local.redis_server import start_redis
@@ -17,6 +17,10 @@ from cli.output import Output
 from shared.documents.data_state import DATA_VERSION, DataState
 from shared.documents.store import Documents
 from shared.documents.text_index import TextIndex
+from shared.jobs.celery_broker import CeleryBroker
+from shared.jobs.queue_names import CPU_QUEUE
+from shared.jobs.submission import JobSubmitter, Submission
+from shared.jobs.transitions import JobTransitions
 from shared.jobs.usage import UsageLedger, UsageTotals
 from shared.redis_connection import connect
 from testing.chroma_server import ChromaServer
@@ -83,13 +87,35 @@ def test_a_backup_restored_elsewhere_has_everything(shelf: Shelf, tmp_path: Path
             "Checked 1 folder of documents: each has its record, so there was nothing to recover.\n"
         )
         client.delete(f"eh:document:{shelf.document}")
-        recover_documents(client, elsewhere, out=Output(as_json=False))
+        recover_documents(client, elsewhere, out=Output(as_json=False), sleep=lambda seconds: None)
         printed = capsys.readouterr()
         assert printed.out.startswith("Checked 1 folder of documents: 1 had no record. 1 document recovered: ")
         assert "1 folder of 1 without a record" in printed.err
     finally:
         chroma_elsewhere.kill()
         server.stop()
+
+
+def test_a_recovery_waits_while_the_queue_is_full(shelf: Shelf) -> None:
+    settings = replace(shelf.settings, max_queued=1, max_queued_per_owner=1)
+    wake = CeleryBroker(shelf.client).wake
+    earlier = (
+        JobSubmitter(shelf.client, settings, wake).submit_job(Submission(kind="ingest", queue=CPU_QUEUE, spec={}, owner="ada")).id
+    )
+    shelf.client.delete(f"eh:document:{shelf.document}")
+    reports: list[str] = []
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if waits.count(FULL_QUEUE_SECONDS) == 2:
+            JobTransitions(shelf.client, settings, wake).cancel(earlier, "ada")
+
+    recovery = Recoverer(shelf.client, settings, report=reports.append, sleep=sleep).recover()
+    assert list(recovery.jobs) == [shelf.document], "it has no chunks, so it is indexed again"
+    assert waits == [UPLOAD_SECONDS, FULL_QUEUE_SECONDS, FULL_QUEUE_SECONDS]
+    _, report = reports
+    assert report.endswith("Waiting until a.txt can be indexed again."), "once, whatever the number of waits"
 
 
 def test_a_damaged_backup_restores_nothing(shelf: Shelf, tmp_path: Path) -> None:

@@ -220,6 +220,19 @@ def test_answers_before_a_line_that_is_not_utf8_are_printed(stack: Stack) -> Non
     assert done.stderr == b"Line 2 of the prompts is not UTF-8: caf\\xe9\n"
 
 
+def test_notices_about_missing_prompts_and_answers_leave_the_output_to_the_answers(stack: Stack) -> None:
+    without = run(stack, "generate", "--wait", given="\n")
+    assert (without.returncode, without.stdout, without.stderr) == (2, "", "Standard input is empty, so there is no prompt.\n")
+    empty = run(stack, "generate", "--lines", "--wait", given="\n  \n")
+    assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", "There are no prompts: every line is empty.\n")
+    with stack.paused("gpu.echo"):
+        mixed = start("generate", "--plain", "--lines", "--wait", "--jobs", "1", "--url", stack.url, "one\n\ntwo\nthree")
+        [first] = wait_until(lambda: stack.client.get("/jobs?status=queued").json()["data"], "the first prompt is queued")
+        stack.cancel(first["id"])
+    output, errors = mixed.communicate(timeout=240)
+    assert (mixed.returncode, output, errors) == (3, "two\nthree\n", f"{first['id']} is cancelled.\n")
+
+
 def test_a_closed_output_pipe_is_not_an_error(stack: Stack) -> None:
     run(stack, "generate", "--plain", "--lines", given="x\n" * 40)
     process = subprocess.Popen(

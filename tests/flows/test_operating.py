@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 
 from cli.local.disk_check import check_disk_space
@@ -24,6 +25,7 @@ from cli.local.redis_server import free_port
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.redis_connection import connect
 from testing.fault_rig.disks import disk, full
+from testing.fault_rig.processes import is_alive
 from testing.repository import REPOSITORY
 from testing.stack import QUICK, Stack
 from testing.waiting import wait_until
@@ -183,13 +185,15 @@ def test_frozen_workers_are_reported_and_restarted(operated: Stack) -> None:
         wait_until(lambda name=name, pid=pid: stack.pids().get(name, pid) != pid, f"{name} is replaced")  # type: ignore[misc]
     wait_until(lambda: frozen_api not in children(api), "the API worker is replaced")
     os.kill(api, signal.SIGSTOP)
+    reported = lambda: "the first process of the API" in stack.client.get("/health/ready").json()["waiting_for"]  # noqa: E731
+    wait_until(reported, "its other processes miss the first one")
     wait_until(lambda: stack.pids().get("api", api) != api, "the first process of the API is replaced")
     frozen["api"] = api
     log = command(stack, "logs").stdout
     assert f"WORKER TIMEOUT (pid:{frozen_api})" in log
     assert all(f"{name} has shown no sign of life" in log for name in frozen)
+    wait_until(lambda: responds(stack.client, "/health/ready"), "the stack is ready again")
     assert stack.ended(queued["id"])["status"] == "completed"
-    wait_until(lambda: stack.client.get("/health/ready").status_code == 200, "the stack is ready again")
 
 
 def test_a_healthcheck_asks_the_processes_and_not_redis(operated: Stack) -> None:
@@ -238,6 +242,23 @@ def test_a_worker_of_another_host_reports_to_systemd(operated: Stack, tmp_path: 
             worker.wait()
 
 
+def test_the_processes_of_an_api_die_with_its_first_one(operated: Stack, tmp_path: Path) -> None:
+    """A stopped one too: it would keep the port, and connections that nobody answers."""
+    port = free_port()
+    line = [sys.executable, "-m", "cli.main", "api", "--port", str(port), "--redis", operated.redis_url()]
+    line += ["--data", str(tmp_path / "data"), "--models", str(operated.models)]
+    first = subprocess.Popen(line, cwd=REPOSITORY, env=operated.environment)
+    try:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            wait_until(lambda: responds(client, "/health/live"), "the API answers")
+        processes = wait_until(lambda: psutil.Process(first.pid).children(recursive=True), "it has other processes")
+        processes[0].suspend()
+    finally:
+        first.kill()
+        first.wait()
+    wait_until(lambda: not any(map(is_alive, processes)), "they have ended")
+
+
 def test_output_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:
     """The reader stops after a few lines and keeps the pipe open, as a pager does; then the stack is told to stop."""
     stack = Stack(tmp_path, environment={**QUICK, "ENGINEHOUSE_LOG_LEVEL": "DEBUG"})
@@ -253,7 +274,7 @@ def test_output_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:
         stack.client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
         os.set_blocking(reader, True)
         os.read(reader, 100)
-        wait_until(lambda: is_ready(stack), "the stack is ready although nobody reads", seconds=180)
+        wait_until(lambda: responds(stack.client, "/health/ready"), "the stack is ready although nobody reads", seconds=180)
         log = stack.data / "log" / "enginehouse.log"
         for number in range(400):
             if log.stat().st_size > 20_000:
@@ -267,8 +288,9 @@ def test_output_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:
         stack.kill()
 
 
-def is_ready(stack: Stack) -> bool:
+def responds(client: httpx2.Client, path: str) -> bool:
+    """Whether the server listens and answers with status 200."""
     try:
-        return stack.client.get("/health/ready").status_code == 200
+        return client.get(path).status_code == 200
     except httpx2.TransportError:
         return False

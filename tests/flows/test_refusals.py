@@ -88,6 +88,9 @@ def test_a_missing_object_or_route_is_answered_in_json(stack: Stack, method: str
 def test_an_invalid_collection_name_is_rejected(stack: Stack) -> None:
     answer = stack.client.post("/collections/bad%20name/documents", files={"file": ("a.txt", b"text")})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "collection")
+    error = stack.post("/collections", {"name": "bad name"}).json()["error"]
+    rule = "must be 1 to 63 of A-Z a-z 0-9 . _ - and start with a letter or digit"
+    assert (error["param"], error["message"]) == ("name", f"name: {rule}, not 'bad name'")
 
 
 @pytest.mark.parametrize("preference", ["wait=forever", "wait=100000"])

@@ -137,22 +137,29 @@ def test_a_stopped_engine_is_reported_at_once(own: Stack) -> None:
         assert own.client.get("/health/ready").json()["waiting_for"] == ["model echo (no worker yet)"]
         done = run(own, "status")
         assert done.returncode == 1
-        assert re.search(rf"problems\tThe engine of gpu0@\S+ \(pid {engine.pid}\) is stopped\.", done.stdout), done.stdout
+        assert re.search(rf"problems\tThe engine of gpu0@\S+ \(pid {engine.pid}\) is frozen\.", done.stdout), done.stdout
     finally:
         engine.resume()
     wait_until(lambda: own.client.get("/health/ready").status_code == 200, "the stack is ready again")
 
 
-def test_a_frozen_process_and_a_missing_redis_are_problems(own: Stack) -> None:
-    worker = psutil.Process(own.pid("io"))
-    worker.suspend()
+def test_frozen_processes_and_a_missing_redis_are_problems(own: Stack) -> None:
+    frozen = {name: psutil.Process(own.pid(name)) for name in ("io", "api")}
+    for process in frozen.values():
+        process.suspend()
     try:
-        wait_until(lambda: worker.status() == psutil.STATUS_STOPPED, "the worker is frozen")
-        done = run(own, "status")
-        assert done.returncode == 1
-        assert f"problems\tProcess io (pid {worker.pid}) is stopped." in done.stdout
+        expected = ["the io worker", "the first process of the API"]
+        wait_until(lambda: own.client.get("/health/ready").json()["waiting_for"] == expected, "both are missed")
+        done, found = run(own, "status"), run(own, "doctor", "--json")
+        assert (done.returncode, found.returncode) == (1, 1)
+        problems = [f"Process {name} (pid {process.pid}) is frozen." for name, process in frozen.items()]
+        assert all(f"problems\t{problem}" in done.stdout for problem in problems), done.stdout
+        reported = {(each["area"], each["problem"]) for each in json.loads(found.stdout)}
+        assert reported >= {("processes", problem) for problem in problems}
+        assert ("api", "The server waits for the first process of the API.") in reported
     finally:
-        worker.resume()
+        for process in frozen.values():
+            process.resume()
     redis = psutil.Process(own.pid("redis"))
     redis.suspend()
     try:

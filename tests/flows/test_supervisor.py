@@ -41,16 +41,17 @@ supervisor.stop_services((("second",), ("first",)))
 print("stopped", flush=True)
 """
 
-# One service, whose program is a file.
+# One service, whose program is a file and never touches its liveness file.
 SUPERVISED_FILE = """
 import os, sys
+from pathlib import Path
 from cli.local.console_log import ConsoleLog
 from cli.local.guardian import GUARDIAN_GONE
 from cli.local.supervisor import Service, ShutdownRequest, Supervisor
-supervisor = Supervisor(ConsoleLog(), guardian_signal=GUARDIAN_GONE)
-supervisor.start_service(Service("tool", sys.argv[1:], dict(os.environ)))
+supervisor = Supervisor(ConsoleLog(), guardian_signal=GUARDIAN_GONE, frozen_seconds=1)
+supervisor.start_service(Service("tool", sys.argv[1:], dict(os.environ), liveness=Path("/nonexistent")))
 while supervisor.shutdown_request is ShutdownRequest.NONE:
-    supervisor.process_events(60)
+    supervisor.process_events(1)
 supervisor.stop_services((("tool",),))
 """
 
@@ -189,6 +190,16 @@ def test_a_service_that_cannot_be_started_again_is_tried_until_it_can(tmp_path: 
         tree.await_line("tool up", 2)
         tree.guardian.send_signal(signal.SIGTERM)
         assert tree.guardian.wait(240) == 0
+    finally:
+        tree.guardian.kill()
+        tree.guardian.wait()
+
+
+def test_a_service_that_is_stopped_before_it_has_touched_its_file_is_restarted(tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "log", "/bin/sh", "-c", "echo tool up; kill -STOP $$", supervised=SUPERVISED_FILE)
+    try:
+        tree.await_line("tool has shown no sign of life")
+        tree.await_line("tool up", 2)
     finally:
         tree.guardian.kill()
         tree.guardian.wait()

@@ -1,10 +1,13 @@
-"""Each script documents its arguments, keys, result and promise, and addresses nothing by position."""
+"""Each script documents its arguments, keys, result and promise, and addresses nothing by position. Its statuses are those of Python."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from shared.documents.models import IN_PROGRESS
+from shared.jobs.models import Status
 from shared.lua_scripts import header_line
 from tests.structure.sources import lua_files, relative
 
@@ -57,3 +60,17 @@ def test_headers_name_existing_library_files() -> None:
     for path in lua_files():
         used = header_line(path.read_text(encoding="utf-8"), "Uses")
         assert set(filter(None, re.split(r", *", used))) <= names
+
+
+@pytest.mark.parametrize(
+    ("library", "constant", "expected"),
+    [
+        ("document", "IN_PROGRESS", IN_PROGRESS),
+        ("job", "FINAL", [status.value for status in Status if status.final]),
+        ("job_index", "STATUSES", [status.value for status in Status]),
+    ],
+)
+def test_statuses_are_those_of_python(library: str, constant: str, expected: Sequence[str]) -> None:
+    [text] = (path.read_text(encoding="utf-8") for path in LIBRARY if path.stem == library)
+    [table] = re.findall(rf"^local {constant} = {{([^}}]+)}}", text, re.MULTILINE)
+    assert sorted(re.findall(r"\w+(?= = true)|(?<=')\w+(?=')", table)) == sorted(expected)

@@ -1,9 +1,11 @@
 """Command lines and environments of processes; help and lists of the command."""
 
+import errno
 import io
 import json
 import re
 import subprocess
+import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cli.errors import CommandError
+from cli.errors import CommandError, os_error_message
 from cli.local.data_folder_lock import data_folder_locked
 from cli.local.prepare import prepare_models
 from cli.local.process_commands import api_command, environment_of, served_model, worker_command
@@ -28,6 +30,7 @@ from shared.settings import Settings
 from shared.settings_sources import from_environment
 from shared.urls import without_login
 from shared.webhooks.endpoints import Kind
+from testing.repository import REPOSITORY
 
 MODELS = [
     {"name": "small", "url": "echo:0", "engine": "echo", "max_in_flight": 7, "default": True},
@@ -55,8 +58,12 @@ def test_a_gpu_worker_gets_its_number(models_file: Path) -> None:
 def test_the_api_command_has_threads_and_address() -> None:
     command = api_command(Settings(host="::1", port=8080, api_workers=3, api_threads=40))
     assert (after(command, "--bind"), after(command, "--workers"), after(command, "--threads")) == ("[::1]:8080", "3", "40")
-    assert after(command, "--timeout") == "30"
-    assert after(api_command(Settings(lease_seconds=12, renew_seconds=1)), "--timeout") == "12"
+
+
+@pytest.mark.parametrize(("lease", "timeout"), [(4, "10"), (12, "12"), (45, "30")])
+def test_a_frozen_process_of_the_api_is_killed_after_the_time_of_a_lease(lease: int, timeout: str) -> None:
+    """But not before it has missed several signs of life."""
+    assert after(api_command(Settings(lease_seconds=lease, renew_seconds=1)), "--timeout") == timeout
 
 
 @pytest.mark.parametrize(("name", "why"), [("huge", "no model 'huge'"), ("vectors", "cannot generate text")])
@@ -144,6 +151,28 @@ def test_stop_waits_for_a_stack_whose_guardian_was_killed(tmp_path: Path) -> Non
         stop_stack(tmp_path, wait=lambda _: lock.close())
     with pytest.raises(CommandError, match="No Enginehouse is running"):
         stop_stack(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_output_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "cli.main", "config", "--all", "--data", str(tmp_path)]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith("\nOutput cannot be written: No space left on device.\n"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "copy.tar"), "copy.tar cannot be written: No space left on device."),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.txt"), "a.txt: No such file or directory"),
+        (OSError(errno.EADDRINUSE, "Address already in use"), "[Errno 98] Address already in use"),
+    ],
+)
+def test_an_error_of_the_system_names_its_file_and_the_reason(error: OSError, message: str) -> None:
+    assert os_error_message(error) == message
 
 
 def test_an_empty_list_says_so_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,17 @@ import pytest
 
 from cli.entry import quick_healthcheck
 from cli.local.healthcheck import Unhealthy, check_workers
-from shared.liveness import ABANDONED_SECONDS, FROZEN_SECONDS, last_touch, liveness_folder, silent_seconds, touch_until
+from shared.liveness import (
+    ABANDONED_SECONDS,
+    FROZEN_SECONDS,
+    SILENT_SECONDS,
+    LivenessFile,
+    is_unresponsive,
+    last_touch,
+    liveness_folder,
+    silent_seconds,
+    touch_until,
+)
 from shared.systemd import notify, without_notify_socket
 from testing.waiting import wait_until
 
@@ -36,6 +46,17 @@ def test_a_process_touches_its_file_until_it_stops(tmp_path: Path) -> None:
     thread.join()
     assert not file.exists()
     assert silent_seconds(file) is None
+
+
+def test_a_process_that_no_longer_touches_its_file_is_unresponsive(tmp_path: Path) -> None:
+    file, own = tmp_path / "api@host", os.getpid()
+    assert not is_unresponsive(file, own), "it may not have started to touch it"
+    LivenessFile(file).touch()
+    assert not is_unresponsive(file, own)
+    old = time.time() - SILENT_SECONDS - 1
+    os.utime(file, (old, old))
+    assert is_unresponsive(file, own)
+    assert not is_unresponsive(file, os.getppid()), "it belongs to another process"
 
 
 def test_a_healthcheck_names_the_workers_of_this_host(tmp_path: Path) -> None:

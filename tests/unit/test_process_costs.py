@@ -1,6 +1,7 @@
 """What a process imports when it starts, and how it ends: both decide how much CPU and memory an idle stack takes."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,22 @@ def test_a_worker_that_cannot_read_its_settings_names_them_and_exits(tmp_path: P
     )
     assert done.returncode == 2
     assert done.stderr.startswith("ENGINEHOUSE_CPU_WORKERS")
+
+
+def test_an_interrupt_ends_a_worker_that_waits_for_redis_without_a_traceback(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "ENGINEHOUSE_DATA": str(tmp_path),
+        "REDIS_URL": "redis://127.0.0.1:1",
+        "ENGINEHOUSE_ENGINE": "echo",
+    }
+    worker = subprocess.Popen([sys.executable, "-m", "workers.gpu"], stderr=subprocess.PIPE, env=environment, cwd=REPOSITORY)
+    assert worker.stderr is not None
+    with worker.stderr:
+        assert b"Redis cannot be reached" in worker.stderr.readline()
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait(60) == -signal.SIGINT
+        assert b"Traceback" not in worker.stderr.read()
 
 
 def test_a_garbage_collection_in_a_process_of_the_api_copies_little_of_what_it_shares_with_the_others(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from shared import logs
 from shared.errors import EnginehouseError, SettingsError
 from shared.jobs.model_assignments import ModelAssignment, ModelAssignments
 from shared.models.catalogue import Catalogue, load_catalogue
-from shared.process_exit import exit_now
+from shared.process_exit import end_on_interrupt, exit_now
 from shared.redis_connection import connect
 from shared.settings import Settings
 from shared.settings_sources import from_environment
@@ -29,6 +29,7 @@ logger = logging.getLogger("workers.gpu")
 
 
 def main() -> int:
+    end_on_interrupt()
     parser = argparse.ArgumentParser(prog="workers.gpu", description=__doc__)
     parser.add_argument("--number", type=int, default=0, help="number of this GPU worker on its host")
     number = parser.parse_args().number

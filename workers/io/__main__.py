@@ -4,10 +4,11 @@ import socket
 import sys
 
 from shared.errors import SettingsError
-from shared.process_exit import exit_now
+from shared.process_exit import end_on_interrupt, exit_now
 
 
 def main() -> int:
+    end_on_interrupt()
     try:
         from workers.io.app import worker
     except SettingsError as error:

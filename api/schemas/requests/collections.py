@@ -4,9 +4,8 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from api.schemas.requests.fields import Name, RequestModel
+from api.schemas.requests.fields import CollectionName, Name, RequestModel
 from api.schemas.requests.webhooks import JobWebhook
-from shared.documents.models import COLLECTION_NAME
 from shared.jobs.concurrency_fields import ConcurrencyFields
 
 ChunkTokens = Annotated[
@@ -34,7 +33,7 @@ class CollectionChanges(ChunkChanges):
 
 
 class NewCollection(CollectionChanges):
-    name: Annotated[str, StringConstraints(pattern=f"^{COLLECTION_NAME.pattern}$")]
+    name: CollectionName
     embedding_model: Name | None = Field(default=None, description="the default embedding model of the models file if omitted")
 
 

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, RootModel, Strict, StringConstraints
 
-from api.schemas.requests.fields import NotBefore, RequestModel, Url, check_not_blank
+from api.schemas.requests.fields import CollectionName, NotBefore, RequestModel, Url, check_not_blank
 from api.schemas.requests.webhooks import JobWebhook
-from shared.documents.models import COLLECTION_NAME, MAX_NAME_LENGTH
+from shared.documents.models import MAX_NAME_LENGTH
 from shared.jobs.concurrency_fields import ConcurrencyFields
 from shared.jobs.start_time import DESCRIPTION as START_TIME
 from shared.jobs.start_time import describe_start_time
@@ -39,9 +39,7 @@ class DocumentChanges(RequestModel):
 class DocumentMove(ConcurrencyFields, RequestModel):
     """Where a document is moved."""
 
-    collection: Annotated[str, StringConstraints(pattern=f"^{COLLECTION_NAME.pattern}$")] = Field(
-        description="an existing collection"
-    )
+    collection: CollectionName = Field(description="an existing collection")
     webhook: JobWebhook | None = None
 
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from shared.documents.models import COLLECTION_NAME
 from shared.jobs.start_time import StartTime, check_start_time
 from shared.webhooks.ssrf import MAX_URL_LENGTH
 
@@ -18,6 +19,16 @@ def check_not_blank(value: str) -> str:
     return value
 
 
+def _check_collection_name(value: str) -> str:
+    if COLLECTION_NAME.fullmatch(value) is None:
+        raise ValueError("must be 1 to 63 of A-Z a-z 0-9 . _ - and start with a letter or digit")
+    return value
+
+
+# Its own check, as the message of a pattern would be the pattern.
+CollectionName = Annotated[
+    str, AfterValidator(_check_collection_name), Field(json_schema_extra={"pattern": f"^{COLLECTION_NAME.pattern}$"})
+]
 Query = Annotated[
     str,
     StringConstraints(min_length=1, max_length=20_000),

@@ -6,9 +6,6 @@
 -- Statuses of a document whose job has not reported a final one.
 local IN_PROGRESS = { uploaded = true, parsing = true, chunking = true, embedding = true, indexing = true }
 
-local STATUSES = { 'uploaded', 'parsing', 'chunking', 'embedding', 'indexing', 'ready', 'empty', 'needs_ocr', 'encrypted', 'unsupported',
-  'too_large', 'failed', 'replaced' }
-
 -- Documents that are hidden and can be restored, by the time in milliseconds until which that is so.
 local DELETED_DOCUMENTS = PREFIX .. 'document:deleted'
 
