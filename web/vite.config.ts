@@ -33,7 +33,7 @@ export default defineConfig({
           includeDependenciesRecursively: false,
           groups: [
             // One file for the frame and what views share: each request costs more than the few bytes that one of them does not need.
-            { name: "frame", test: /web\/src\/(start|app|later|palette|words|router|resource|api|key|store|types|ui\/(basics|table|virtual|undo|memo)|documents\/(download|uploads|deletion|bulk|page_sheet|page_picture)|operations\/hooks|jobs\/delivery_card)\.tsx?$|vite\/preload-helper|node_modules\/(?!katex|lowlight|highlight|marked)/ },
+            { name: "frame", test: /web\/src\/(start|app|later|palette|words|router|resource|api|key|store|types|ui\/(basics|focus|table|virtual|undo|memo)|documents\/(download|uploads|deletion|bulk|page_sheet|page_picture)|operations\/hooks|jobs\/delivery_card)\.tsx?$|vite\/preload-helper|node_modules\/(?!katex|lowlight|highlight|marked)/ },
           ],
         },
       },

@@ -44,9 +44,28 @@ def tab_to(page: Page, target: Locator, *, key: str = "Tab") -> None:
     expect(target).to_be_attached()
     for _ in range(MOST_TABS):
         if target.evaluate("(one) => one === document.activeElement"):
+            assert_focus_shown(page)
             return
         page.keyboard.press(key)
     raise AssertionError(f"{MOST_TABS} times {key} do not reach {target}")
+
+
+# A hidden file chooser is shown by its label, and the text area of a chat by the box around it.
+FOCUS_SHOWN = """() => {
+  const one = document.activeElement;
+  if (one === document.body) return "nothing has the focus";
+  const shown = one.closest("label:has(input[type=file]), .composer-box") ?? one;
+  const { outlineStyle, boxShadow } = getComputedStyle(shown);
+  if (outlineStyle === "none" && boxShadow === "none") return `no ring around ${one.outerHTML.slice(0, 120)}`;
+  const { top, bottom, left, right } = shown.getBoundingClientRect();
+  const inView = bottom > 0 && right > 0 && top < innerHeight && left < innerWidth;
+  return inView ? null : `out of view: ${one.outerHTML.slice(0, 120)}`;
+}"""
+
+
+def assert_focus_shown(page: Page) -> None:
+    """Check that something has the focus, and that it can be seen."""
+    assert page.evaluate(FOCUS_SHOWN) is None
 
 
 def tab_back_to(page: Page, target: Locator) -> None:
@@ -105,6 +124,13 @@ def drop(page: Page, selector: str, **files: str) -> None:
 
 
 def fits(page: Page) -> bool:
-    """Whether the page needs no scrolling sideways. A phone's ``innerWidth`` would grow with what does not fit."""
+    """Whether nothing but tables and code needs scrolling sideways, and the page as a whole not even downwards.
+
+    A phone's ``innerWidth`` would grow with what does not fit.
+    """
     assert page.viewport_size is not None
-    return int(page.evaluate("() => document.documentElement.scrollWidth")) <= page.viewport_size["width"]
+    page_width, page_height, parts_fit = page.evaluate(
+        """() => [document.documentElement.scrollWidth, document.documentElement.scrollHeight,
+          [...document.querySelectorAll(".view, .sheet-body, .turns, dialog")].every((one) => one.scrollWidth <= one.clientWidth)]"""
+    )
+    return page_width <= page.viewport_size["width"] and page_height <= page.viewport_size["height"] and bool(parts_fit)

@@ -7,7 +7,7 @@ from playwright.sync_api import FilePayload, Page, expect
 
 from testing.stack import Stack
 from testing.waiting import wait_until
-from tests.browser.actions import add_documents, drop, violations
+from tests.browser.actions import add_documents, assert_focus_shown, drop, violations
 from tests.odd_files import locked_pdf, pdf
 
 NASTY_TEXT = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> The lighthouse is green."
@@ -167,6 +167,11 @@ def test_documents_are_renamed_and_moved_and_moved_back(page: Page, stack: Stack
     dialog.get_by_label("Name").fill("third.txt")
     dialog.get_by_role("button", name="Rename").click()
     expect(page.get_by_role("link", name="third.txt")).to_be_visible()
+    page.get_by_label("Select all").check()
+    page.get_by_role("button", name="Select nothing").press("Enter")
+    # The button is gone with the selection, and the focus is on the view that had it.
+    expect(page.locator("#main")).to_be_focused()
+    assert_focus_shown(page)
     page.get_by_label("Select all").check()
     page.get_by_role("group", name="Selection").get_by_role("button", name="Move").click()
     dialog.get_by_label("Collection").select_option("cabinet")

@@ -13,6 +13,7 @@ from tests.browser.actions import (
     add_documents,
     answered,
     ask,
+    assert_focus_shown,
     fits,
     go_to,
     small_targets,
@@ -266,7 +267,10 @@ def test_the_focus_stays_while_the_lists_load(page: Page, stack: Stack) -> None:
 
 
 def test_the_whole_way_by_keyboard(page: Page, stack: Stack) -> None:
-    """Upload, ask, open the page that the answer cites, watch and cancel a job, and pause a queue, without a pointer."""
+    """Upload, ask, open the page that the answer cites, watch, cancel and retry a job, and pause a queue, without a pointer.
+
+    The focus is visible all the way.
+    """
     # With the first listener, Playwright has the browser report choosers. That takes a moment, and a key pressed at once may open one before.
     page.on("filechooser", lambda _: None)
     page.goto("/ui/documents/harbour")
@@ -299,8 +303,14 @@ def test_the_whole_way_by_keyboard(page: Page, stack: Stack) -> None:
     page.keyboard.press("Enter")
     sheet = page.get_by_role("complementary", name="Details")
     expect(sheet.get_by_role("img", name=re.compile("^Page 1 of harbour.pdf, with this passage marked"))).to_be_visible()
+    assert_focus_shown(page)
+    # The only page is the last one, but its button keeps the focus.
+    tab_to(page, sheet.get_by_role("button", name="Next page"))
+    page.keyboard.press("Enter")
+    assert_focus_shown(page)
     page.keyboard.press("Escape")
     expect(source).to_be_focused()
+    assert_focus_shown(page)
 
     with stack.paused("gpu.echo"):
         tab_to(page, page.get_by_label("Message", exact=True))
@@ -314,6 +324,16 @@ def test_the_whole_way_by_keyboard(page: Page, stack: Stack) -> None:
         tab_to(page, page.get_by_role("button", name="Cancel"))
         page.keyboard.press("Enter")
         expect(page.locator("#job-status")).to_have_text("Cancelled")
+        retry = page.get_by_role("button", name="Retry")
+        expect(retry).to_be_focused()
+        assert_focus_shown(page)
+        cancelled = page.url
+        page.keyboard.press("Enter")
+        expect(page.locator("#job-status")).to_have_text("Queued")
+        assert page.url != cancelled
+        assert_focus_shown(page)
+    expect(page.locator("#job-status")).to_have_text("Completed")
+    assert_focus_shown(page)
 
     go_to(page, "Operations")
     pause = page.get_by_role("button", name="Pause io")

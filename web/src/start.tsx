@@ -2,6 +2,7 @@
 
 import { render } from "preact";
 import { App } from "./app.tsx";
+import { keepFocus } from "./ui/focus.ts";
 
 const parsed = document.readyState === "loading" ? new Promise((resolve) => addEventListener("DOMContentLoaded", resolve)) : null;
 
@@ -17,6 +18,7 @@ async function start(): Promise<void> {
   const root = document.getElementById("app")!;
   root.replaceChildren();
   render(<App />, root);
+  keepFocus();
 }
 
 void start();

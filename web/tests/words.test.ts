@@ -14,6 +14,7 @@ test("counts, ordinals and durations are good English", () => {
 test("sizes and times are those that people read", () => {
   assert.equal(bytes(1_500_000), "1.5 MB");
   assert.equal(readable("The file exceeds 1000000 bytes."), "The file exceeds 1.0 MB.");
+  assert.equal(readable("20000 tokens on gpu0@host/24581"), "20,000 tokens on gpu0@host/24581");
   assert.equal(ago(100, 102), "now");
   assert.equal(ago(100, 400), "5 min. ago");
 });

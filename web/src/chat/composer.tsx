@@ -29,7 +29,8 @@ export function Composer({ talk, onAsk, onList, children }: { talk: Conversation
     box.style.height = `${box.scrollHeight}px`;
   }, [text.value]);
   useEffect(() => {
-    if (!coarse.matches && document.activeElement === document.body) field.current!.focus();
+    const unused = [document.body, document.getElementById("main")].includes(document.activeElement as HTMLElement);
+    if (!coarse.matches && unused) field.current!.focus();
   }, []);
   const write = (value: string) => {
     text.value = value;

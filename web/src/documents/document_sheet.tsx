@@ -120,9 +120,9 @@ function Viewer({ document }: { document: Document }) {
       {drawn && document.pages > 1 && !small.value && <PageStrip document={document.id} pages={document.pages} current={page.value} onChoose={turn} />}
       <div class="viewer-page">
         <div class="bar">
-          <IconButton icon={ChevronLeft} label="Previous page" disabled={page.value <= 1} onClick={() => turn(page.value - 1)} />
+          <IconButton icon={ChevronLeft} label="Previous page" aria-disabled={page.value <= 1} onClick={() => turn(page.value - 1)} />
           <label class="page-number">Page <input type="number" min={1} max={document.pages} value={page.value} onChange={(event) => turn(Math.trunc(event.currentTarget.valueAsNumber) || 1)} /> of {document.pages}</label>
-          <IconButton icon={ChevronRight} label="Next page" disabled={page.value >= document.pages} onClick={() => turn(page.value + 1)} />
+          <IconButton icon={ChevronRight} label="Next page" aria-disabled={page.value >= document.pages} onClick={() => turn(page.value + 1)} />
         </div>
         {picture.error.value !== null && <p class="notice">{problem(picture.error.value)}</p>}
         {drawn && picture.data.value === null && <p class="hint" role="status">Drawing the page…</p>}

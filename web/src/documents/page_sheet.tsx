@@ -38,8 +38,8 @@ export function PageSheet({ document, name, page, start, end, quote, onClose }: 
     <Sheet heading={name} onClose={onClose}>
       <div class="bar">
         <span class="hint">Page {shown.value}{pages ? ` of ${pages}` : ""}</span>
-        <button type="button" class="small" disabled={shown.value <= 1} onClick={() => (shown.value -= 1)}>Previous page</button>
-        <button type="button" class="small" disabled={pages !== null && shown.value >= pages} onClick={() => (shown.value += 1)}>Next page</button>
+        <button type="button" class="small" aria-disabled={shown.value <= 1} onClick={() => shown.value > 1 && (shown.value -= 1)}>Previous page</button>
+        <button type="button" class="small" aria-disabled={pages !== null && shown.value >= pages} onClick={() => (pages === null || shown.value < pages) && (shown.value += 1)}>Next page</button>
         {!here && <button type="button" class="small" onClick={() => (shown.value = page)}>To the passage</button>}
         {record.data.value && <a class="button small spread" href={href("documents", record.data.value.collection, document)}><Icon of={FileText} size={14} />Document</a>}
       </div>

@@ -7,7 +7,7 @@ import { ApiError, call } from "../api.ts";
 import { useResource } from "../resource.ts";
 import { query, setQuery } from "../router.ts";
 import type { Hit, Job, SearchExplanation } from "../types.ts";
-import { Icon, Problem } from "../ui/basics.tsx";
+import { Icon, IconButton, Problem } from "../ui/basics.tsx";
 import { count, duration, number, ordinal, pageOf } from "../words.ts";
 import { parseFilter } from "./filter.ts";
 import { PageSheet } from "./page_sheet.tsx";
@@ -23,10 +23,10 @@ export function SearchForm({ text, collection }: { text: string; collection: str
       <input ref={field} type="search" aria-label={`Search ${collection}`} placeholder="Search the texts" defaultValue={text} onInput={(event) => event.currentTarget.value === "" && setQuery({ q: null })} />
       {text && <><select aria-label="Kind of search" value={mode} onChange={(event) => setQuery({ mode: event.currentTarget.value })}><option value="hybrid">Meaning and words</option><option value="vector">Meaning</option><option value="keyword">Words</option></select>
       <select aria-label="Number of hits" value={many} onChange={(event) => setQuery({ k: event.currentTarget.value })}>{["5", "10", "25", "50"].map((one) => <option key={one} value={one}>{one} hits</option>)}</select>
-      <input type="text" class="search-filter" aria-label="Filter of the search" aria-invalid={parsed !== null && "wrong" in parsed} placeholder="Filter: page<=3, year>=2020" title="Fields are page, name, size, media_type, created_at and those of the metadata. A comma means and." defaultValue={filter} onChange={(event) => setQuery({ filter: event.currentTarget.value.trim() || null })} />
+      <input type="text" class="search-filter" aria-label="Filter of the search" aria-invalid={parsed !== null && "wrong" in parsed} placeholder="Filter: page<=3" title="Fields are page, name, size, media_type, created_at and those of the metadata. A comma means and." defaultValue={filter} onChange={(event) => setQuery({ filter: event.currentTarget.value.trim() || null })} />
       <label class="search-explain"><input type="checkbox" checked={query.value.get("explain") === "1"} onChange={(event) => setQuery({ explain: event.currentTarget.checked ? "1" : null })} />Explain</label></>}
       <button type="submit"><Icon of={SearchIcon} />Search</button>
-      {text && <button type="button" class="quiet" onClick={() => setQuery({ q: null, filter: null, explain: null })}><Icon of={X} />Close the search</button>}
+      {text && <IconButton icon={X} label="Close the search" onClick={() => setQuery({ q: null, filter: null, explain: null })} />}
     </form>
   );
 }

@@ -176,7 +176,7 @@ const VALUES: Record<Order, (one: Document) => string | number> = {
   created_at: (one) => one.created_at,
 };
 const narrow = matchMedia("(max-width: 640px)");
-const COLUMNS = "28px minmax(160px, 1fr) 124px 46px 50px 64px 92px 140px";
+const COLUMNS = "28px minmax(160px, 1fr) 116px 46px 50px 60px 84px 138px";
 
 // Without a key: if the address names no collection, the name changes once the collections are known, and the focus stays where it is.
 function CollectionView({ name, collection }: { name: string; collection: Collection | null }) {

@@ -16,6 +16,7 @@ import { count, duration, jobKind, jobReason, jobStatus, number, ordinal, pageOf
 import { asCurl, type Request } from "./curl.ts";
 import { Deliveries as DeliveryRows } from "./deliveries.tsx";
 import { eventText } from "./event_text.ts";
+import { lanes, PHASES, type Span } from "./lanes.ts";
 import { RequestTab } from "./request.tsx";
 import { name } from "./view.tsx";
 
@@ -78,7 +79,7 @@ export function JobView({ id }: { id: string }) {
   if (request !== null || requestComes) tabs.push(["request", "Request"]);
   if (job.kind !== "batch") tabs.push(["events", `Events ${events.value.length > 0 ? events.value.length : ""}`.trim()]);
   tabs.push(["deliveries", "Deliveries"], ["json", "JSON"]);
-  const cancel = () => attempt(async () => {
+  const cancel = () => job.cancel_requested_at === null && attempt(async () => {
     try {
       await call("POST", `/jobs/${id}/cancel`);
     } catch (caught) {
@@ -93,6 +94,7 @@ export function JobView({ id }: { id: string }) {
     document.getElementById("main")!.focus();
   };
   const retry = async () => {
+    if (busy.value) return;
     busy.value = true;
     await attempt(async () => {
       const next = await call<Job>("POST", `/jobs/${id}/retry`, { json: {} });
@@ -113,8 +115,8 @@ export function JobView({ id }: { id: string }) {
       <div class="job">
         <div class="view-head">{back}
           <span class="spread" />
-          {!over && <button type="button" disabled={job.cancel_requested_at !== null} onClick={cancel}><Icon of={Ban} />Cancel</button>}
-          {over && job.kind !== "batch" && <button type="button" disabled={busy.value} onClick={retry}><Icon of={RotateCcw} />Retry</button>}
+          {/* One button, so that the focus stays on it when the job ends, and never disabled, which would take the focus. */}
+          {(!over || job.kind !== "batch") && <button type="button" aria-disabled={over ? busy.value : job.cancel_requested_at !== null} onClick={over ? retry : cancel}><Icon of={over ? RotateCcw : Ban} />{over ? "Retry" : "Cancel"}</button>}
           {requestComes && job.kind === "generate" && <button type="button" disabled><Icon of={Copy} />Copy as curl</button>}
           {curl !== null && <CopyButton icon={false} label="Copy as curl" text={curl} />}
           {over && <button type="button" class="danger" onClick={remove}><Icon of={Trash2} />Delete</button>}
@@ -140,7 +142,6 @@ export function JobView({ id }: { id: string }) {
 }
 
 const ERROR_HELP: Record<string, string> = {
-  worker_lost: "Every worker that ran it died. Read the logs of its workers, below in the attempts, before you retry it.",
   prompt_too_long: "Shorten the prompt, or choose a model with a longer context.",
   encrypted: "Open the document and enter its password.",
   timeout: "It took longer than the request allowed. Send it again with a longer timeout.",
@@ -166,36 +167,6 @@ function progressLine(job: Job): string {
   return `${title(progress.phase)}: ${number(progress.done)} of ${number(progress.total)} ${progress.unit}.`;
 }
 
-interface Span {
-  phase: "queue" | "search" | "prefill" | "write" | "lost";
-  from: number;
-  to: number;
-}
-const PHASES: Record<Span["phase"], string> = { queue: "Queue", search: "Search or reading", prefill: "Prefill", write: "Writing", lost: "Lost attempt" };
-
-/** A lane for each attempt: its wait, and what it did. */
-export function lanes(job: Job, events: JobEvent[], until: number): { title: string; worker: string; spans: Span[] }[] {
-  const firstText = new Map<number, number>();
-  for (const { type, data } of events) if (type === "delta" && !firstText.has(data.attempt)) firstText.set(data.attempt, data.at);
-  if (firstText.size === 0 && job.timings.first_token !== null && job.attempts.length > 0) firstText.set(job.attempts.at(-1)!.number, job.created_at + job.timings.first_token);
-  const list: { title: string; worker: string; spans: Span[] }[] = [];
-  let before = job.created_at;
-  for (const attempt of job.attempts) {
-    const end = attempt.ended_at ?? until;
-    const spans: Span[] = [{ phase: "queue", from: before, to: attempt.started_at }];
-    const first = firstText.get(attempt.number);
-    if (attempt.outcome === "lost") spans.push({ phase: "lost", from: attempt.started_at, to: end });
-    else if (attempt.queue.startsWith("gpu.")) {
-      const written = first !== undefined && first >= attempt.started_at && first <= end ? first : end;
-      spans.push({ phase: "prefill", from: attempt.started_at, to: written }, { phase: "write", from: written, to: end });
-    } else spans.push({ phase: "search", from: attempt.started_at, to: end });
-    list.push({ title: `Attempt ${attempt.number}`, worker: attempt.worker, spans: spans.filter(({ from, to }) => to > from) });
-    before = end;
-  }
-  if (job.status === "queued" || job.attempts.length === 0) list.push({ title: job.attempts.length === 0 ? "Waiting" : "Waiting again", worker: "", spans: [{ phase: "queue", from: before, to: job.ended_at ?? until }] });
-  return list;
-}
-
 function Waterfall({ job, events }: { job: Job; events: JobEvent[] }) {
   const until = Math.max(job.ended_at ?? Math.max(now.value, job.started_at ?? job.created_at), job.created_at + 0.001);
   const rows = lanes(job, events, until);
@@ -211,6 +182,7 @@ function Waterfall({ job, events }: { job: Job; events: JobEvent[] }) {
               {lane.spans.map(({ phase, from, to }) => <span key={phase} class="span" data-phase={phase} title={`${PHASES[phase]}: ${duration(to - from)}`} style={{ left: `${((from - job.created_at) / whole) * 100}%`, width: `${((to - from) / whole) * 100}%` }} />)}
             </span>
             <span class="hint number">{duration(lane.spans.reduce((sum, { from, to }) => sum + to - from, 0))}</span>
+            {lane.note && <span class="hint lane-note">{lane.note}</span>}
           </div>
         ))}
       </div>

@@ -11,7 +11,6 @@ import "../start.tsx";
 import { collections, loadCollections } from "../store.ts";
 import type { Job, JobSummary } from "../types.ts";
 import { Empty, Icon, JobState, now, Problem, Time } from "../ui/basics.tsx";
-import { memo } from "../ui/memo.ts";
 import { VirtualRows } from "../ui/virtual.tsx";
 import { duration, JOB_KINDS, JOB_STATUSES, jobKind, jobReason, jobStatus, number } from "../words.ts";
 import { Selection } from "./selection.tsx";
@@ -171,24 +170,20 @@ interface RowProps {
   onToggle: (id: string) => void;
 }
 
-/** Kept while its job is the same: of a list that scrolls, only the rows that come into view are rendered. */
-const JobRow = memo(
-  function JobRow({ job, place, selected, small, longest, onToggle }: RowProps) {
-    const why = job.status === "failed" ? jobReason(job) : "";
-    return (
-      <div class={small ? "grid-row narrow-job" : "grid-row"} role="row" aria-rowindex={place + 2} aria-selected={selected} data-job={job.id}>
-        <span role="cell" class="check"><label><input type="checkbox" aria-label={`Select ${name(job)}`} checked={selected} onChange={() => onToggle(job.id)} /></label></span>
-        <span role="cell"><JobState status={job.status} cancelling={!isOver(job) && job.cancel_requested_at !== null} /></span>
-        <span role="cell" class="two-lines"><a class="row-link" href={href("jobs", job.id)} title={name(job)}>{name(job)}</a>{why && <small class="why" title={why}>{why}</small>}</span>
-        <span role="cell" class="hint">{jobKind(job.kind)}</span>
-        <span role="cell" class="hint" title={job.model ?? undefined}>{job.model ?? ""}</span>
-        <span role="cell" class="tone-cell" title={`waited ${duration(waited(job))}, ran ${duration(ran(job))}`}><Tones job={job} longest={longest} /><span class="hint number">{duration(waited(job) + ran(job))}</span></span>
-        <span role="cell" class="right hint"><Time at={job.created_at} /></span>
-      </div>
-    );
-  },
-  (before, after) => before.job === after.job && before.place === after.place && before.selected === after.selected && before.small === after.small && before.longest === after.longest,
-);
+function JobRow({ job, place, selected, small, longest, onToggle }: RowProps) {
+  const why = job.status === "failed" ? jobReason(job) : "";
+  return (
+    <div class={small ? "grid-row narrow-job" : "grid-row"} role="row" aria-rowindex={place + 2} aria-selected={selected} data-job={job.id}>
+      <span role="cell" class="check"><label><input type="checkbox" aria-label={`Select ${name(job)}`} checked={selected} onChange={() => onToggle(job.id)} /></label></span>
+      <span role="cell"><JobState status={job.status} cancelling={!isOver(job) && job.cancel_requested_at !== null} /></span>
+      <span role="cell" class="two-lines"><a class="row-link" href={href("jobs", job.id)} title={name(job)}>{name(job)}</a>{why && <small class="why" title={why}>{why}</small>}</span>
+      <span role="cell" class="hint">{jobKind(job.kind)}</span>
+      <span role="cell" class="hint" title={job.model ?? undefined}>{job.model ?? ""}</span>
+      <span role="cell" class="tone-cell" title={`waited ${duration(waited(job))}, ran ${duration(ran(job))}`}><Tones job={job} longest={longest} /><span class="hint number">{duration(waited(job) + ran(job))}</span></span>
+      <span role="cell" class="right hint"><Time at={job.created_at} /></span>
+    </div>
+  );
+}
 
 /** What a person calls a job. */
 export const name = (job: JobSummary | Job) => job.summary || `${jobKind(job.kind)} ${job.id.slice(-6)}`;

@@ -3,6 +3,8 @@
 import type { Delivery, Webhook } from "../types.ts";
 import { duration, jobKind } from "../words.ts";
 
+type WebhookEvent = Webhook["events"][number];
+
 export interface HookHealth {
   hook: Webhook;
   all: number;
@@ -40,9 +42,21 @@ export function hookState({ hook, failingSince: since }: HookHealth, now: number
   return { words: `Failing for ${duration(Math.max(1, Math.round(now - since)))}`, amiss: true };
 }
 
-/** Which events a webhook receives, as a sentence. */
+const JOB_EVENTS: Partial<Record<WebhookEvent, string>> = {
+  "job.started": "starts", "job.completed": "completes", "job.failed": "fails", "job.cancelled": "is cancelled", "job.expired": "expires",
+};
+/** The ways in which a job ends. */
+const FINAL_EVENTS: WebhookEvent[] = ["job.completed", "job.failed", "job.cancelled", "job.expired"];
+
+/** Which events a webhook receives, as sentences. */
 export function hookEvents({ events, job_kinds: kinds }: Pick<Webhook, "events" | "job_kinds">): string {
-  const list = new Intl.ListFormat("en", { type: "disjunction" });
-  const ends = events.length === 4 ? "ends" : `is ${list.format(events.map((event) => event.replace("job.", "")))}`;
-  return `When a job ${ends}. Kinds: ${kinds.map((kind) => jobKind(kind).toLowerCase()).join(", ")}.`;
+  const anyEnd = FINAL_EVENTS.every((event) => events.includes(event));
+  const words = events.flatMap((event) => (anyEnd && FINAL_EVENTS.includes(event) ? [] : (JOB_EVENTS[event] ?? [])));
+  if (anyEnd) words.push("ends");
+  const others = events.filter((event) => !(event in JOB_EVENTS));
+  return [
+    ...(words.length > 0 ? [`When a job ${new Intl.ListFormat("en", { type: "disjunction" }).format(words)}.`] : []),
+    ...(others.length > 0 ? [`On ${new Intl.ListFormat("en").format(others)}.`] : []),
+    `Kinds: ${kinds.map((kind) => jobKind(kind).toLowerCase()).join(", ")}.`,
+  ].join(" ");
 }

@@ -1,7 +1,7 @@
 // API keys, for administrators: who may do what, and until when. The secret of a key is shown once.
 
 import { useSignal } from "@preact/signals";
-import { ArrowLeft, Plus } from "lucide";
+import { ArrowLeft, Ban, Check, Hourglass, Plus } from "lucide";
 import { useRef } from "preact/hooks";
 import { ApiError, call } from "../api.ts";
 import { useResource } from "../resource.ts";
@@ -12,6 +12,12 @@ import { keyState, limitsOf, OWNER_SCOPES, readLimits, rightsOf, SCOPES, TOKEN_L
 
 const LOOK_SECONDS = 15;
 const DAY = 86400;
+/** How the state of a key is shown, in the colours of jobs. */
+const STATES = {
+  active: { words: "Active", icon: Check, colour: "completed" },
+  expired: { words: "Expired", icon: Hourglass, colour: "expired" },
+  revoked: { words: "Revoked", icon: Ban, colour: "cancelled" },
+};
 const EXPIRIES: [string, number | null][] = [["Never", null], ["In a day", DAY], ["In 30 days", 30 * DAY], ["In 90 days", 90 * DAY], ["In a year", 365 * DAY]];
 
 export function KeysView() {
@@ -60,7 +66,7 @@ function KeyCard({ of: key, onChange, onLimits, onSecret }: { of: ApiKey; onChan
   };
   return (
     <article class="card" aria-label={`Key ${key.name}, ${key.id}`}>
-      <header><h2>{key.name}</h2><span class="state" data-state={state === "active" ? "completed" : "failed"}>{state === "active" ? "Active" : state === "expired" ? "Expired" : "Revoked"}</span></header>
+      <header><h2>{key.name}</h2><span class="state" data-state={STATES[state].colour}><Icon of={STATES[state].icon} size={14} />{STATES[state].words}</span></header>
       <p class="hint">Owner {key.owner}{key.prefix && <>, begins with <code>{key.prefix}</code></>}{key.from_file && ", from the keys file"}</p>
       {rightsOf(key).map((line) => <p key={line}>{line}</p>)}
       {limits && <p>{limits}</p>}

@@ -205,7 +205,7 @@ local function mark_attempt_lost(id)
   elseif lost >= tonumber(job.max_attempts) then
     redis.call('ZADD', PREFIX .. 'jobs:dead_letters', timestamp, id)
     count('dead_letters added')
-    fail(id, attempt, 'worker_lost', 'Every worker that ran this job died (' .. lost .. ' attempts, the last on ' ..
+    fail(id, attempt, 'worker_lost', 'Every worker that ran this job died (' .. lost .. (lost == 1 and ' attempt, on ' or ' attempts, the last on ') ..
       job.worker .. '). Read the log of that worker, then replay the job.')
   else
     -- The first loss is most often the worker's fault, so it costs no time. Later ones delay a job that kills its workers.
