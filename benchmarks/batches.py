@@ -192,6 +192,7 @@ def first_token_seconds(stack: Stack, count: int) -> list[float]:
             started = time.perf_counter()
             first = 0.0
             with client.stream("POST", "/v1/chat/completions", json=body) as response:
+                assert response.status_code == 200, response.read()
                 for text in response.iter_lines():
                     if not first and '"content":"' in text and '"content":""' not in text:
                         first = time.perf_counter() - started
