@@ -1,3 +1,1 @@
 """HTTP API on Flask. It loads no model, no index and no document parser, so that its processes stay small."""
-
-import shared  # noqa: F401 before any module imports redis

@@ -1,3 +1,1 @@
 """Where work is done: one pool of workers for models, one for documents, one for waiting on other services."""
-
-import shared  # noqa: F401 before any module imports redis
