@@ -173,7 +173,7 @@ class Supervisor:
             self._launch(service, delay)
         except CommandError as error:
             self._log.say(f"{error} Trying again in {delay:g} s.")
-            self._restart_later(service, delay)
+            self._restart_later(service, delay, wait=delay)
 
     def _kill_frozen(self) -> None:
         """Kill processes that have not touched their liveness file for too long."""
@@ -197,8 +197,9 @@ class Supervisor:
                 self._log.say(f"{running.service.name} has shown no sign of life for {running.silence:.0f} s and is killed")
                 signal_group(pid, signal.SIGKILL)
 
-    def _restart_later(self, service: Service, delay: float) -> None:
-        self._due[service.name] = (time.monotonic() + delay, min(2 * delay, LONGEST_DELAY), service)
+    def _restart_later(self, service: Service, delay: float, wait: float) -> None:
+        """Start a service after ``wait`` seconds. If it ends soon after that, twice the ``delay`` passes between two starts."""
+        self._due[service.name] = (time.monotonic() + wait, min(2 * delay, LONGEST_DELAY), service)
 
     def _forward_output(self, seconds: float) -> None:
         for key, _ in self._selector.select(seconds):
@@ -255,11 +256,14 @@ class Supervisor:
 
     def _plan_restart(self, running: _RunningService) -> None:
         name, code = running.service.name, running.process.returncode
-        delay = FIRST_DELAY if time.monotonic() - running.since >= STEADY_SECONDS else running.delay
+        ran = time.monotonic() - running.since
+        delay = FIRST_DELAY if ran >= STEADY_SECONDS else running.delay
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         if self.shutdown_request is ShutdownRequest.NONE:
-            self._log.say(f"{name} {how}; restarting in {delay:g} s")
-            self._restart_later(running.service, delay)
+            # From start to start: what ran for longer than the delay did not fail at its start, and others wait for it.
+            wait = max(FIRST_DELAY, round(delay - ran))
+            self._log.say(f"{name} {how}; restarting in {wait:g} s")
+            self._restart_later(running.service, delay, wait)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again = number == signal.SIGINT and self.shutdown_request is ShutdownRequest.DRAIN

@@ -172,6 +172,11 @@ def test_a_crashing_service_restarts_with_growing_delays(tree: Tree) -> None:
     assert tree.guardian.poll() is None
 
 
+@pytest.mark.parametrize("tree", [("import sys, time; time.sleep(0.8); sys.exit(3)",)], indirect=True)
+def test_a_service_that_ran_for_longer_than_the_delay_restarts_at_once(tree: Tree) -> None:
+    tree.await_line("first exited with status 3; restarting in 0.5 s", 2)
+
+
 def test_a_service_that_cannot_be_started_again_is_tried_until_it_can(tmp_path: Path) -> None:
     program = tmp_path / "tool"
 
