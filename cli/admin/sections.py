@@ -15,10 +15,6 @@ class Section:
     columns: tuple[str, ...]
     rows: Sequence[tuple[object, ...]]
 
-    def as_records(self) -> list[dict[str, object]]:
-        """The rows as objects."""
-        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
-
 
 def print_sections(sections: Sequence[Section], out: Output) -> None:
     """Print sections one after the other."""

@@ -76,55 +76,109 @@ def _oldest_jobs(client: Any) -> list[Job]:
     return found[:OLDEST_JOBS]
 
 
-def sections_of(before: Reading, now: Reading) -> list[Section]:
-    """What is shown of two readings, one after the other."""
+def figures_of(before: Reading, now: Reading) -> dict[str, Any]:
+    """What two readings, one after the other, say as numbers, for JSON. Times are in seconds, sizes in bytes."""
     seconds = max(0.001, (now.now - before.now) / 1000)
 
     def rate(group: str, name: str | None = None) -> float:
         grown = _total(now.stats, group, name) - _total(before.stats, group, name)
         return max(0, grown) / seconds
 
-    def phase(worker: Worker) -> str:
-        return "drained" if worker.name in now.drained_workers else worker.phase
+    return {
+        "server": {
+            "running": now.stats.running,
+            "waiting": sum(queue.waiting for queue in now.stats.queues.values()),
+            "dead_letters": now.stats.dead_letters,
+            "submitted_per_second": rate("submitted"),
+            "ended_per_second": rate("ended"),
+            "tokens_per_second": _tokens_per_second(before, now, seconds),
+            "pages_per_second": rate("pages"),
+            "deliveries_pending": now.stats.deliveries_pending,
+        },
+        "redis": {"used": now.memory["used_memory"], "limit": now.memory["maxmemory"] or None},
+        "disk": {"free": now.disk_free},
+        "queues": [
+            {
+                "queue": name,
+                "waiting": queue.waiting,
+                "oldest": queue.oldest_ms / 1000,
+                "entered_per_second": rate("entered", name),
+                "claimed_per_second": rate("claimed", name),
+                "paused": name in now.paused_queues,
+            }
+            for name, queue in sorted(now.stats.queues.items())
+        ],
+        "workers": [
+            {"worker": worker.name, "pool": worker.pool, "running": worker.running, "slots": worker.slots}
+            | {"model": worker.model, "phase": worker.phase, "drained": worker.name in now.drained_workers}
+            | {"engine": {name: (worker.engine or {}).get(name) for name in ("running", "tokens_per_second", "cache_use")}}
+            for worker in now.workers
+        ],
+        "gpus": [{"worker": worker.name, **gpu} for worker in now.workers for gpu in worker.gpus],
+        "documents": [{"stage": stage, "documents": number} for stage, number in sorted(now.stats.stages.items())],
+        "oldest_jobs": [
+            {"job": job.id, "kind": job.kind, "owner": job.owner, "status": job.status.value}
+            | {"age": (now.now - job.created_at) / 1000, "queue": job.queue, "waiting": job.waiting}
+            | ({"phase": job.phase, "worker": job.worker} if job.status is Status.IN_PROGRESS else {"phase": "", "worker": ""})
+            for job in now.oldest
+        ],
+    }
 
-    waiting = sum(queue.waiting for queue in now.stats.queues.values())
-    limit = now.memory["maxmemory"]
+
+def sections_of(figures: Mapping[str, Any]) -> list[Section]:
+    """The figures as texts for a screen."""
+    server, memory, free = figures["server"], figures["redis"], figures["disk"]["free"]
     summary = [
-        ("jobs running", str(now.stats.running)),
-        ("jobs waiting", str(waiting)),
-        ("dead letters", str(now.stats.dead_letters)),
-        ("submitted / s", f"{rate('submitted'):.1f}"),
-        ("ended / s", f"{rate('ended'):.1f}"),
-        ("tokens / s", f"{_tokens_per_second(before, now, seconds):.0f}"),
-        ("pages / s", f"{rate('pages'):.1f}"),
-        ("deliveries pending", str(now.stats.deliveries_pending)),
-        ("Redis memory", size_text(now.memory["used_memory"]) + (f" of {size_text(limit)}" if limit else "")),
-        ("disk free", "" if now.disk_free is None else size_text(now.disk_free)),
+        ("jobs running", str(server["running"])),
+        ("jobs waiting", str(server["waiting"])),
+        ("dead letters", str(server["dead_letters"])),
+        ("submitted / s", f"{server['submitted_per_second']:.1f}"),
+        ("ended / s", f"{server['ended_per_second']:.1f}"),
+        ("tokens / s", f"{server['tokens_per_second']:.0f}"),
+        ("pages / s", f"{server['pages_per_second']:.1f}"),
+        ("deliveries pending", str(server["deliveries_pending"])),
+        ("Redis memory", size_text(memory["used"]) + (f" of {size_text(memory['limit'])}" if memory["limit"] else "")),
+        ("disk free", "" if free is None else size_text(free)),
     ]
     queues = [
         (
-            name,
-            queue.waiting,
-            duration_text(queue.oldest_ms / 1000),
-            f"{rate('entered', name):.1f}",
-            f"{rate('claimed', name):.1f}",
-            "paused" if name in now.paused_queues else "",
+            queue["queue"],
+            queue["waiting"],
+            duration_text(queue["oldest"]),
+            f"{queue['entered_per_second']:.1f}",
+            f"{queue['claimed_per_second']:.1f}",
+            "paused" if queue["paused"] else "",
         )
-        for name, queue in sorted(now.stats.queues.items())
+        for queue in figures["queues"]
     ]
     workers = [
-        (worker.name, worker.pool, f"{worker.running}/{worker.slots}", worker.model, phase(worker), *_engine(worker))
-        for worker in now.workers
+        (
+            worker["worker"],
+            worker["pool"],
+            f"{worker['running']}/{worker['slots']}",
+            worker["model"],
+            "drained" if worker["drained"] else worker["phase"],
+            "" if worker["engine"]["running"] is None else str(worker["engine"]["running"]),
+            _text(worker["engine"]["tokens_per_second"], ".0f"),
+            _text(worker["engine"]["cache_use"], ".0%"),
+        )
+        for worker in figures["workers"]
     ]
     gpus = [
-        (worker.name, gpu["index"], _ratio(gpu, "memory_used", "memory_total"), *_gpu_values(gpu))
-        for worker in now.workers
-        for gpu in worker.gpus
+        (
+            gpu["worker"],
+            gpu["index"],
+            f"{size_text(gpu['memory_used'])} of {size_text(gpu['memory_total'])}" if gpu.get("memory_total") else "",
+            _text(gpu.get("utilisation"), ".0%"),
+            _text(gpu.get("temperature"), ".0f"),
+            _text(gpu.get("power"), ".0f"),
+        )
+        for gpu in figures["gpus"]
     ]
-    stages = [(stage, number) for stage, number in sorted(now.stats.stages.items())]
+    stages = [(entry["stage"], entry["documents"]) for entry in figures["documents"]]
     jobs = [
-        (job.id, job.kind, job.owner, job.status.value, duration_text((now.now - job.created_at) / 1000), _place(job))
-        for job in now.oldest
+        (job["job"], job["kind"], job["owner"], job["status"], duration_text(job["age"]), _place(job))
+        for job in figures["oldest_jobs"]
     ]
     return [
         Section("server", ("what", "value"), summary),
@@ -149,35 +203,14 @@ def _tokens_per_second(before: Reading, now: Reading, seconds: float) -> float:
     return float(sum(max(0, number) for number in grown)) / seconds
 
 
-def _engine(worker: Worker) -> tuple[str, str, str]:
-    engine = worker.engine or {}
-    tokens, cache = engine.get("tokens_per_second"), engine.get("cache_use")
-    return (
-        str(engine.get("running", "")),
-        "" if tokens is None else f"{tokens:.0f}",
-        "" if cache is None else f"{cache:.0%}",
-    )
+def _text(number: float | None, form: str) -> str:
+    return "" if number is None else format(number, form)
 
 
-def _gpu_values(gpu: Mapping[str, Any]) -> tuple[str, str, str]:
-    utilisation, temperature, power = (gpu.get(name) for name in ("utilisation", "temperature", "power"))
-    return (
-        "" if utilisation is None else f"{utilisation:.0%}",
-        "" if temperature is None else f"{temperature:.0f}",
-        "" if power is None else f"{power:.0f}",
-    )
-
-
-def _ratio(gpu: Mapping[str, Any], part: str, whole: str) -> str:
-    if not gpu.get(whole):
-        return ""
-    return f"{size_text(gpu[part])} of {size_text(gpu[whole])}"
-
-
-def _place(job: Job) -> str:
-    if job.status is Status.IN_PROGRESS:
-        return f"{job.phase} on {job.worker}"
-    return f"{job.queue}, waiting: {words(job.waiting)}" if job.waiting else job.queue
+def _place(job: Mapping[str, Any]) -> str:
+    if job["worker"]:
+        return f"{job['phase']} on {job['worker']}"
+    return f"{job['queue']}, waiting: {words(job['waiting'])}" if job["waiting"] else str(job["queue"])
 
 
 def show_top(client: redis.Redis, settings: Settings, *, once: bool, seconds: float, out: Output) -> None:
@@ -185,11 +218,11 @@ def show_top(client: redis.Redis, settings: Settings, *, once: bool, seconds: fl
     if once or out.as_json or not out.terminal:
         before = read_state(client, settings)
         time.sleep(seconds)
-        sections = sections_of(before, read_state(client, settings))
+        figures = figures_of(before, read_state(client, settings))
         if out.as_json:
-            out.print_json({section.name: section.as_records() for section in sections})
+            out.print_json(figures)
         else:
-            print_sections(sections, out)
+            print_sections(sections_of(figures), out)
         return
     _show_live(lambda: read_state(client, settings), seconds)
 
@@ -205,7 +238,7 @@ def _show_live(read: Callable[[], Reading], seconds: float) -> None:
             while True:
                 try:
                     now = read()
-                    live.update(render(sections_of(before or now, now), console.height), refresh=True)
+                    live.update(render(sections_of(figures_of(before or now, now)), console.height), refresh=True)
                     before = now
                 except redis.RedisError as error:
                     if not is_outage(error):

@@ -515,7 +515,9 @@ def test_deleting_a_collection_leaves_nothing(library: Library, redis_client: "r
     attempt = library.attempt(documents[0])
     attempt.job = replace(attempt.job, spec={"collection_id": library.collection.id})
     assert delete(attempt, library.documents, library.settings, library.search_index)["documents"] == 3
-    assert set(redis_client.keys("eh:*")) == {"eh:data", "eh:stats:notes"}, "the count of changes to documents, and what metrics count"
+    assert set(redis_client.keys("eh:*")) == {"eh:data", "eh:stats:notes"}, (
+        "the count of changes to documents, and what metrics count"
+    )
     assert list(library.settings.documents_dir.iterdir()) == []
     assert library.vectors.count_vectors(library.collection.id) == 0
 

@@ -435,7 +435,12 @@ def test_a_deleted_document_is_due_until_it_is_removed(timed: Documents, clock: 
     timed.remove(document.id, collection.id)
     clock.now += 60_000
     assert timed.due_deletions(10, again_seconds=60) == []
-    assert sorted(redis_client.scan_iter()) == [f"eh:collection:{collection.id}", "eh:collections:ada", "eh:data", "eh:stats:notes"]
+    assert sorted(redis_client.scan_iter()) == [
+        f"eh:collection:{collection.id}",
+        "eh:collections:ada",
+        "eh:data",
+        "eh:stats:notes",
+    ]
     with pytest.raises(NotFound):
         timed.restore(document)
 

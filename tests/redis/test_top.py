@@ -6,7 +6,7 @@ import pytest
 import redis
 from rich.console import Console
 
-from cli.admin.top import read_state, render, sections_of
+from cli.admin.top import figures_of, read_state, render, sections_of
 from shared.jobs.models import Status
 from shared.jobs.pauses import Pauses
 from shared.jobs.submission import Submission
@@ -52,7 +52,7 @@ def test_rates_are_those_between_two_readings(system: JobSystem, redis_client: r
     beat(redis_client, 150)
     now = read_state(redis_client, settings)
     seconds = max(0.001, (now.now - before.now) / 1000)
-    sections = {section.name: section for section in sections_of(before, now)}
+    sections = {section.name: section for section in sections_of(figures_of(before, now))}
     summary = dict(sections["server"].rows)
     assert (summary["jobs running"], summary["jobs waiting"]) == ("1", "2")
     assert float(str(summary["submitted / s"])) == pytest.approx(3 / seconds, rel=0.1)
@@ -72,7 +72,7 @@ def test_paused_queues_and_drained_workers_are_shown(system: JobSystem, redis_cl
     pauses.pause("queue", "gpu.a")
     pauses.pause("worker", "gpu0@h")
     state = read_state(redis_client, settings)
-    sections = {section.name: section for section in sections_of(state, state)}
+    sections = {section.name: section for section in sections_of(figures_of(state, state))}
     assert [(row[0], row[-1]) for row in sections["queues"].rows] == [("gpu.a", "paused")]
     assert [(row[0], row[4]) for row in sections["workers"].rows] == [("gpu0@h", "drained")]
 
@@ -93,7 +93,7 @@ def test_the_screen_fits_its_height(system: JobSystem, redis_client: redis.Redis
     state = read_state(redis_client, settings)
     stream = io.StringIO()
     console = Console(file=stream, width=160, height=height, force_terminal=False)
-    console.print(render(sections_of(state, state), height))
+    console.print(render(sections_of(figures_of(state, state)), height))
     lines = stream.getvalue().splitlines()
     assert len(lines) <= max(height, 22)
     assert "gpu.a" in stream.getvalue()
