@@ -108,7 +108,7 @@ def api(port: Port = None, data: Data = None, models_file: ModelsFile = None, re
     check_user(settings, "api")
     _check_keys_file(settings)
     _check_data_version(settings)
-    _become(api_command(settings), settings)
+    _become(api_command(settings, log_level="info"), settings)  # the address, for example
 
 
 def healthcheck(

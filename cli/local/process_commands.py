@@ -38,8 +38,8 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def api_command(settings: Settings) -> list[str]:
-    """The HTTP API: few processes with many threads, as each waiting client occupies a thread."""
+def api_command(settings: Settings, *, log_level: str = "warning") -> list[str]:
+    """The HTTP API: few processes with many threads, as each waiting client occupies a thread. ``log_level`` is gunicorn's."""
     return [
         *(
             sys.executable,
@@ -63,7 +63,7 @@ def api_command(settings: Settings) -> list[str]:
         *("--worker-connections", str(2 * settings.api_threads)),
         # A process that shows no sign of life for this long is killed and replaced.
         *("--timeout", f"{frozen_seconds(settings.lease_seconds):.0f}"),
-        *("--graceful-timeout", "5", "--no-control-socket", "--log-level", "warning"),
+        *("--graceful-timeout", "5", "--no-control-socket", "--log-level", log_level),
     ]
 
 
