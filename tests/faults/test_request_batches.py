@@ -1,6 +1,7 @@
 """Batches of requests while workers and API are killed, and while the disk of their files is full."""
 
 import json
+import os
 import random
 import signal
 import socket
@@ -16,11 +17,14 @@ import pytest
 
 from enginehouse_client import Client, ConnectionFailed, RequestBatch, RetryPolicy, Unavailable
 from shared.jobs.stats import StatsReader
+from shared.models.catalogue import load_catalogue
 from shared.redis_connection import connect
+from shared.settings_sources import from_environment
 from testing.fault_rig.disks import disk, full
-from testing.stack import QUICK, Stack, models
+from testing.stack import HASH, QUICK, Stack
 from testing.waiting import wait_until
 from tests.flows.tiny_model import make_tiny_model, tiny_entry
+from workers.gpu.weights import prepare_model
 
 ENVIRONMENT = {**QUICK, "ENGINEHOUSE_MAX_ATTEMPTS": "20"}
 KILLED = ("io", "gpu0", "api", "redis")
@@ -119,18 +123,28 @@ def test_every_request_is_answered_once_whatever_is_killed(
 
 
 @pytest.mark.slow_fault
-def test_a_model_answers_every_request_once_whatever_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("is_tiny", "tokens"),
+    [(True, 60), pytest.param(False, 6, marks=[pytest.mark.model, pytest.mark.timeout(2000)])],
+    ids=["tiny", "default"],
+)
+def test_a_model_answers_every_request_once_whatever_is_killed(is_tiny: bool, tokens: int, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    stack = Stack(tmp_path, environment=ENVIRONMENT)
-    entries = models(0.0)
-    entries[0] = tiny_entry(make_tiny_model(tmp_path / "model", byte_level=True), max_in_flight=16)
-    stack.models.write_text(json.dumps(entries))
+    settings = from_environment(os.environ)
+    stack = Stack(tmp_path, environment=ENVIRONMENT | {"ENGINEHOUSE_MODELS_DIR": str(settings.prepared_models.resolve())})
+    if is_tiny:
+        entry = tiny_entry(make_tiny_model(tmp_path / "model", byte_level=True), max_in_flight=16)
+    else:
+        default = load_catalogue(settings.models_file).default()
+        prepare_model(default, settings.prepared_models, lambda step, fraction: None)
+        entry = next(each for each in json.loads(settings.models_file.read_text()) if each["name"] == default.name)
+    stack.models.write_text(json.dumps([entry, HASH]))
     try:
-        stack.start()
+        stack.start(seconds=300)
         with Client(stack.url, retry_policy=RetryPolicy(retries=120, max_delay=1.0)) as client:
-            batch = client.submit_requests(("requests.jsonl", requests(500, max_tokens=60)))
-            with kills(stack, 3, 5.0) as killed:
-                batch = client.wait_for_requests(batch, timeout=400)
+            batch = client.submit_requests(("requests.jsonl", requests(500, max_tokens=tokens)))
+            with kills(stack, 1000, 5.0 if is_tiny else 10.0) as killed:
+                batch = client.wait_for_requests(batch, timeout=1800)
             assert len(killed) >= len(KILLED)
             assert (batch.status, batch.request_counts["completed"]) == ("completed", 500)
             assert len(answers(client, batch)) == 500
