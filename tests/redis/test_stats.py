@@ -129,6 +129,21 @@ def test_many_notes_are_added_up_before_anyone_reads_them(
     assert (runs[0].buckets[-1][1], runs[0].sum) == (100, 200.0)
 
 
+def test_notes_reach_only_the_hashes_of_metrics_and_never_stop_a_job(
+    system: JobSystem, stats_reader: StatsReader, redis_client: redis.Redis
+) -> None:
+    foreign = "owner:ada:limits\nqueued_jobs\n1\n" + "counts\nodd\nmany\n" + "counts\nbroken\n1\n" + "counts\neven\n2\n" + "no note"
+    redis_client.hset(f"{PREFIX}counts", "broken", "text")
+    redis_client.rpush(f"{PREFIX}stats:notes", *[foreign] * 199)
+    submit(system)
+    job = claim(system, "one")
+    system.transitions.finish((job.id, 1), Status.COMPLETED)
+    assert redis_client.keys(f"{PREFIX}owner:ada:limits") == []
+    redis_client.hdel(f"{PREFIX}counts", "broken")
+    counts = stats_reader.collect().counts
+    assert (counts["even"], counts["ended generate completed"]) == (398, 1)
+
+
 def test_a_wait_begins_anew_with_each_attempt_and_after_the_time_before_which_a_job_must_not_start(
     system: JobSystem, stats_reader: StatsReader, clock: Clock
 ) -> None:

@@ -193,6 +193,15 @@ def test_only_the_jobs_of_a_dead_worker_are_requeued_at_once(system: JobSystem) 
     assert get(system, alive.id).status is Status.IN_PROGRESS
 
 
+def test_a_dead_worker_leaves_no_number_of_its_owners_jobs(system: JobSystem, redis_client: redis.Redis) -> None:
+    submit(system)
+    submit(system)
+    first, second = sorted((claim(system, "one"), claim(system, "two")), key=lambda job: job.id)
+    redis_client.delete(f"{PREFIX}job:{first.id}")
+    assert system.maintenance.mark_worker_dead("w1") == [second.id]
+    assert redis_client.keys(f"{PREFIX}worker:w1:*") == []
+
+
 def test_leases_do_not_lapse_just_after_an_outage(system: JobSystem, clock: Clock) -> None:
     submit(system)
     job = claim(system, "t1")

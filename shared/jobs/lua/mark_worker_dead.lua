@@ -2,7 +2,7 @@
 -- Uses: transition
 -- Flags: allow-oom
 -- Arguments: worker
--- Keys: worker:<worker>:jobs; the records and events; workers
+-- Keys: worker:<worker>:jobs and owners; the records and events; workers
 -- Returns {ids of jobs whose attempt was lost, queues to wake}.
 -- Promise: it ends only attempts of this worker. A second call finds nothing.
 
@@ -18,5 +18,7 @@ for _, id in ipairs(held) do
     release_from_worker(id, worker, fields(id, unpack(RELEASE_FIELDS)))
   end
 end
+-- A job whose record was deleted by hand has left its owner's number too high.
+redis.call('DEL', worker_owners_key(worker))
 redis.call('HDEL', PREFIX .. 'workers', worker)
 return { lost, wakeups }

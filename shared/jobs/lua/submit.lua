@@ -83,10 +83,8 @@ for jobs_key, number in pairs(users) do
   if redis.call('ZCARD', jobs_key) + number > user_limit then return { 'user_full', {}, { digits(user_limit) } } end
 end
 local most_bytes = limit_of(owner, 'job_bytes', bytes_limit)
-if added_bytes > 0 then
-  local free = most_bytes - added_bytes - tonumber(redis.call('HGET', PREFIX .. 'owner_bytes', owner) or 0)
-  if not sessions_fit(owner, free) then return { 'bytes_full', {}, { digits(most_bytes) } } end
-end
+local bytes = tonumber(redis.call('HGET', PREFIX .. 'owner_bytes', owner) or 0) + bytes_of_sessions(owner)
+if added_bytes > 0 and bytes + added_bytes > most_bytes then return { 'bytes_full', {}, { digits(most_bytes) } } end
 if has_large and is_memory_short() then return { 'memory_full', {}, {} } end
 local state = { 0, 0, 0 }
 if #charged > 0 then

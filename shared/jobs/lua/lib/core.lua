@@ -71,19 +71,20 @@ end
 local NOTES_KEY = PREFIX .. 'stats:notes'
 local MAX_NOTES = 200
 
--- Add to the hashes what was noted.
+-- Add to the hashes what was noted. Workers write notes, and the API adds them up with its own rights, so they reach only these hashes. A note
+-- that cannot be added is dropped: it must not stop the transition that adds it up.
 local function add_up_notes()
-  local sums = {}
+  local sums = { counts = {}, ['stats:histograms'] = {} }
   for _, note in ipairs(redis.call('LRANGE', NOTES_KEY, 0, -1)) do
     for key, field, number in string.gmatch(note, '([^\n]*)\n([^\n]*)\n([^\n]*)\n') do
-      local of_key = sums[key] or {}
-      sums[key], of_key[field] = of_key, (of_key[field] or 0) + tonumber(number)
+      local of_key = sums[key]
+      if of_key then of_key[field] = (of_key[field] or 0) + (tonumber(number) or 0) end
     end
   end
-  for key, of_key in pairs(sums) do
-    for field, sum in pairs(of_key) do redis.call('HINCRBY', PREFIX .. key, field, digits(sum)) end
-  end
   redis.call('DEL', NOTES_KEY)
+  for key, of_key in pairs(sums) do
+    for field, sum in pairs(of_key) do redis.pcall('HINCRBY', PREFIX .. key, field, digits(sum)) end
+  end
 end
 
 -- Note what `counted` and `observed` have returned.

@@ -64,12 +64,10 @@ local function count_sessions(owner)
   return redis.call('ZCOUNT', sessions_key(owner), '(' .. digits(now), '+inf')
 end
 
--- Whether the sessions of an owner have no more bytes than this. Those that have expired do not count.
-local function sessions_fit(owner, bytes)
-  local function total() return tonumber(redis.call('HGET', session_bytes_key(owner), 'total') or 0) end
-  if total() <= bytes then return true end
+-- Bytes of all sessions of an owner.
+local function bytes_of_sessions(owner)
   forget_expired_sessions(owner)
-  return total() <= bytes
+  return tonumber(redis.call('HGET', session_bytes_key(owner), 'total') or 0)
 end
 
 local function create_session(owner, id, ttl_seconds)
