@@ -132,7 +132,9 @@ def test_many_notes_are_added_up_before_anyone_reads_them(
 def test_notes_reach_only_the_hashes_of_metrics_and_never_stop_a_job(
     system: JobSystem, stats_reader: StatsReader, redis_client: redis.Redis
 ) -> None:
-    foreign = "owner:ada:limits\nqueued_jobs\n1\n" + "counts\nodd\nmany\n" + "counts\nbroken\n1\n" + "counts\neven\n2\n" + "no note"
+    foreign = (
+        "owner:ada:limits\nqueued_jobs\n1\n" + "counts\nodd\nmany\n" + "counts\nbroken\n1\n" + "counts\neven\n2\n" + "no note"
+    )
     redis_client.hset(f"{PREFIX}counts", "broken", "text")
     redis_client.rpush(f"{PREFIX}stats:notes", *[foreign] * 199)
     submit(system)
