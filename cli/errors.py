@@ -1,4 +1,4 @@
-"""The error that ends a command, and the sentences for errors of the system."""
+"""The error that ends a command, and messages for errors of the operating system."""
 
 import errno
 
@@ -11,7 +11,7 @@ class CommandError(Exception):
 
 
 def os_error_message(error: OSError) -> str:
-    """What failed, and why. An error that is not about opening a file has no name of one."""
+    """What failed, and why. An error that concerns no file has no file name."""
     name = str(error.filename)[:200] if error.filename else ""
     if error.errno in DISK_FULL:
         return f"{name or 'Output'} cannot be written: {error.strerror}."

@@ -131,7 +131,7 @@ def parse_pairs(arguments: Iterable[str]) -> dict[str, str] | None:
 def _read_prompt() -> str:
     prompt = check_utf8(sys.stdin.read(), "Standard input")
     if not prompt.strip():
-        raise CommandError("Standard input is empty, so there is no prompt.")
+        raise CommandError("There is no prompt: standard input is empty.")
     return prompt
 
 

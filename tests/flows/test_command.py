@@ -222,7 +222,7 @@ def test_answers_before_a_line_that_is_not_utf8_are_printed(stack: Stack) -> Non
 
 def test_notices_about_missing_prompts_and_answers_leave_the_output_to_the_answers(stack: Stack) -> None:
     without = run(stack, "generate", "--wait", given="\n")
-    assert (without.returncode, without.stdout, without.stderr) == (2, "", "Standard input is empty, so there is no prompt.\n")
+    assert (without.returncode, without.stdout, without.stderr) == (2, "", "There is no prompt: standard input is empty.\n")
     empty = run(stack, "generate", "--lines", "--wait", given="\n  \n")
     assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", "There are no prompts: every line is empty.\n")
     with stack.paused("gpu.echo"):

@@ -179,6 +179,7 @@ def test_a_crashing_service_restarts_with_growing_delays(tmp_path: Path) -> None
 @pytest.mark.parametrize("tree", [("import sys, time; time.sleep(0.8); sys.exit(3)",)], indirect=True)
 def test_a_service_that_ran_for_longer_than_the_delay_restarts_at_once(tree: Tree) -> None:
     tree.await_line("first exited with status 3; restarting in 0.5 s", 2)
+    assert tree.guardian.poll() is None
 
 
 def test_a_service_that_cannot_be_started_again_is_tried_until_it_can(tmp_path: Path) -> None:
@@ -209,6 +210,7 @@ def test_a_service_that_is_stopped_before_it_has_touched_its_file_is_restarted(t
     try:
         tree.await_line("tool has shown no sign of life")
         tree.await_line("tool up", 2)
+        assert tree.guardian.poll() is None
     finally:
         tree.guardian.kill()
         tree.guardian.wait()

@@ -193,7 +193,7 @@ def test_only_the_jobs_of_a_dead_worker_are_requeued_at_once(system: JobSystem) 
     assert get(system, alive.id).status is Status.IN_PROGRESS
 
 
-def test_a_dead_worker_leaves_no_number_of_its_owners_jobs(system: JobSystem, redis_client: redis.Redis) -> None:
+def test_a_dead_worker_leaves_no_counts_of_its_jobs(system: JobSystem, redis_client: redis.Redis) -> None:
     submit(system)
     submit(system)
     first, second = sorted((claim(system, "one"), claim(system, "two")), key=lambda job: job.id)

@@ -42,7 +42,7 @@ test("a webhook is failing since its first try after the last delivery that arri
 test("the events of a webhook are a sentence", () => {
   assert.equal(hookEvents({ events: ["job.failed", "job.expired"], job_kinds: ["request_batch"] }), "When a job fails or expires. Kinds: batch of requests.");
   assert.match(hookEvents({ events: ["job.completed", "job.failed", "job.cancelled", "job.expired"], job_kinds: ["ingest"] }), /^When a job ends\./);
-  // As many events as there are ends, of which one is no end.
+  // Four events, as there are four ways to end, but job.started is not one of them.
   assert.match(hookEvents({ events: ["job.started", "job.completed", "job.failed", "job.cancelled"], job_kinds: ["ingest"] }), /^When a job starts, completes, fails, or is cancelled\./);
   assert.match(hookEvents({ events: ["job.started", "job.completed", "job.failed", "job.cancelled", "job.expired"], job_kinds: ["ingest"] }), /^When a job starts or ends\./);
   assert.match(hookEvents({ events: ["batch.completed", "batch.failed"], job_kinds: ["ingest"] }), /^On batch\.completed and batch\.failed\. Kinds/);

@@ -18,7 +18,7 @@ for _, id in ipairs(held) do
     release_from_worker(id, worker, fields(id, unpack(RELEASE_FIELDS)))
   end
 end
--- A job whose record was deleted by hand has left its owner's number too high.
+-- A record that was deleted by hand leaves its owner's count too high.
 redis.call('DEL', worker_owners_key(worker))
 redis.call('HDEL', PREFIX .. 'workers', worker)
 return { lost, wakeups }

@@ -1,12 +1,12 @@
 -- Attempts, as they are kept in the job record: field attempt:<n>, in JSON.
 -- Uses: queue, concurrency
 
--- The record of an attempt from its field. Its outcome is nil while the attempt runs, and 'lost' if there is no record of it.
+-- Decode the field of an attempt. The outcome is nil while the attempt runs, and 'lost' if there is no such field.
 local function decode_attempt(field) return field and cjson.decode(field) or { outcome = 'lost' } end
 
 local function read_attempt(id, attempt) return decode_attempt(redis.call('HGET', job_key(id), 'attempt:' .. attempt)) end
 
--- The field of an attempt that has ended.
+-- Encode the field of an attempt that has just ended.
 local function closed_attempt(record, outcome, code)
   record.ended_at, record.outcome, record.error, record.token = now, outcome, code, nil
   return cjson.encode(record)

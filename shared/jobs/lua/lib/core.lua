@@ -98,5 +98,5 @@ local function counted_times(number, ...) return 'counts\n' .. table.concat({ ..
 -- An event to note.
 local function counted(...) return counted_times('1', ...) end
 
--- Count an event that is not part of a transition of a job.
+-- Note one event by itself.
 local function count(...) note(counted(...)) end

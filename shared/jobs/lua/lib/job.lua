@@ -23,7 +23,7 @@
 --   claim:<token>            string  "<job id> <attempt>" that was claimed with this token
 --   counts                   hash    how often each kind of event has happened, for metrics
 --   stats:histograms         hash    times of jobs and deliveries in buckets, for metrics; histogram.lua describes its fields
---   stats:notes              list    what is to be added to counts and stats:histograms: lines of hash, field and number
+--   stats:notes              list    numbers not yet added to counts and stats:histograms: lines of hash, field and number
 --   stats:samples:<ring>     list    statistics of the last hour or day, "<interval> <JSON>" each, newest first; they expire
 --   stats:interval:<ring>    string  the interval of the newest sample
 -- Channels: ended (the id of each job that ends), worker:<w> (a job that this worker must stop, its new desired model, or that a
@@ -60,7 +60,7 @@ local function write_input(id, owner, name, value)
   add_bytes(id, owner, #value - before)
 end
 
--- Write the result of a job. Returns its bytes, which are to be added to those of its record.
+-- Write the result of a job. Returns its size, which the caller adds to the record's bytes.
 local function write_result(id, owner, result)
   redis.call('SET', result_key(id), result)
   add_owner_bytes(owner, #result)
