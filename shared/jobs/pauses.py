@@ -26,6 +26,9 @@ class Pauses:
 
     def resume(self, target: Target, name: str) -> None:
         """End a pause. Within a second, maintenance sends the wake-ups that were not sent meanwhile."""
+        if target == "queue":
+            # Else its length would count as the time between two claims, and estimates would be far too long.
+            self._client.delete(f"{PREFIX}queue:{name}:pace")
         self._client.hdel(PAUSED, f"{target}:{name}")
 
     def since(self, target: Target) -> dict[str, int]:

@@ -76,7 +76,7 @@ def read_snapshot(client: redis.Redis, job: Job, clock: Clock | None = None) -> 
         pipeline.zrange(f"{queue}:users:{job.owner}", 0, COUNTED_USERS - 1)
         pipeline.zrange(f"{queue}:owners", 0, -1)
         pipeline.lrange(f"{queue}:gaps", 0, -1)
-        pipeline.get(f"{queue}:claimed_at")
+        pipeline.hget(f"{queue}:pace", "claimed_at")
         pipeline.time()
         pipeline.hexists(PAUSED, f"queue:{job.queue}")
         pipeline.hgetall(owner_limits_key(job.owner))

@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from shared.jobs.models import Job, Status
+from shared.jobs.pauses import Pauses
 from shared.jobs.queries import JobQueries
 from shared.jobs.submission import Submission
 from tests.conftest import Clock, JobSystem
@@ -116,6 +117,71 @@ def test_claims_into_free_slots_and_long_jobs_give_no_estimate(
     assert queries.queue_snapshot(jobs[-1]).estimated_wait(1) == {"seconds": 2.0, "low": 2.0, "high": 2.0}
     clock.advance(60)
     assert queries.queue_snapshot(jobs[-1]).estimated_wait(1) is None, "the jobs that run now take longer"
+
+
+def test_jobs_that_end_together_give_an_estimate(system: JobSystem, redis_client: redis.Redis, clock: Clock) -> None:
+    queries = JobQueries(redis_client, clock=clock)
+    jobs = [submit(system) for _ in range(40)]
+
+    def claim_round(worker: str, slots: int = 4) -> list[Job]:
+        claimed = [
+            system.transitions.claim_for_slot("gpu.m", worker, f"{worker} {clock.now_ms} {slot}", slots=slots, reserved=0)
+            for slot in range(slots)
+        ]
+        assert all(isinstance(job, Job) for job in claimed)
+        return [job for job in claimed if isinstance(job, Job)]
+
+    def end(running: list[Job]) -> None:
+        clock.advance(2)
+        for job in running:
+            system.transitions.finish((job.id, job.attempt), Status.COMPLETED, result={})
+
+    running = claim_round("w1")
+    assert queries.queue_snapshot(jobs[-1]).estimated_wait(1) is None, "nothing has ended yet"
+    for _ in range(3):
+        end(running)
+        running = claim_round("w1")
+    estimate = queries.queue_snapshot(jobs[-1]).estimated_wait(20)
+    assert estimate is not None
+    assert estimate["seconds"] == pytest.approx(20 * 2 / 4)
+    # Those of a second worker go into slots that were free from the start.
+    claim_round("w2")
+    assert queries.queue_snapshot(jobs[-1]).estimated_wait(20) == estimate
+
+
+def test_the_time_of_a_pause_is_not_the_pace_of_a_queue(system: JobSystem, redis_client: redis.Redis, clock: Clock) -> None:
+    jobs = [submit(system) for _ in range(12)]
+    pauses = Pauses(redis_client)
+    for number in range(8):
+        if number == 5:
+            pauses.pause("queue", "gpu.m")
+            assert system.transitions.claim("gpu.m", "w1", "paused") is None
+            clock.advance(300)
+            pauses.resume("queue", "gpu.m")
+        clock.advance(1)
+        serve(system, f"t{number}")
+    assert JobQueries(redis_client, clock=clock).queue_snapshot(jobs[-1]).estimated_wait(1) == {
+        "seconds": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+    }
+
+
+def test_jobs_that_are_cancelled_leave_no_pace_behind(system: JobSystem, redis_client: redis.Redis, clock: Clock) -> None:
+    for round_ in range(2):
+        jobs = [submit(system) for _ in range(8)]
+        for number in range(4):
+            clock.advance(1)
+            serve(system, f"t{round_} {number}")
+        for job in jobs[4:]:
+            system.transitions.cancel(job.id, job.owner)
+        clock.advance(300)
+    job = submit(system)
+    assert JobQueries(redis_client, clock=clock).queue_snapshot(job).estimated_wait(1) == {
+        "seconds": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+    }
 
 
 @pytest.mark.parametrize("slots", [1, 4])

@@ -43,23 +43,25 @@ if paused[2] then return { {}, wakeups, '' } end
 local running = redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs')
 
 -- Measure how fast the queue moves: the time between two claims counts when jobs waited in between, and when it was a job's end
--- that made the claim possible. Claims into free slots say nothing about that.
+-- that made the claim possible. Claims into slots that were free from the start say nothing about that. Jobs of equal length end together,
+-- so a worker counts from the first time that all its slots were taken, and not only while one of them is free.
 local function record_gap()
-  local claimed_at, gaps = queue_key(queue, 'claimed_at'), queue_key(queue, 'gaps')
-  if running + 1 < slots then
-    redis.call('DEL', claimed_at)
+  local last, was_full = unpack(redis.call('HMGET', pace_key(queue), 'claimed_at', worker))
+  local is_full = running + 1 >= slots
+  if not was_full and not is_full then
+    redis.call('HDEL', pace_key(queue), 'claimed_at')
     return
   end
-  local last = redis.call('GET', claimed_at)
-  if last then
+  if last and now - tonumber(last) < MAX_GAP_MS then
+    local gaps = queue_key(queue, 'gaps')
     redis.call('LPUSH', gaps, now - tonumber(last))
     redis.call('LTRIM', gaps, 0, 99)
     redis.call('EXPIRE', gaps, 3600)
   end
   if redis.call('EXISTS', queue_key(queue, 'owners')) == 1 then
-    redis.call('SET', claimed_at, timestamp, 'EX', 600)
+    redis.call('HSET', pace_key(queue), 'claimed_at', timestamp, worker, '1')
   else
-    redis.call('DEL', claimed_at)
+    redis.call('DEL', pace_key(queue))
   end
 end
 

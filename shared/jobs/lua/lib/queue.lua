@@ -15,7 +15,7 @@
 --                                            apart from running jobs, whose expected service may be far too high
 --   queue:<q>:gaps           list    milliseconds between the latest claims while jobs waited, newest first
 --   queue:<q>:held           set     workers that hold a free slot back for more urgent jobs
---   queue:<q>:claimed_at     string  time of the latest claim, kept while jobs wait
+--   queue:<q>:pace           hash    claimed_at -> time of the latest claim; worker -> '1' if all its slots have been taken. Kept while jobs wait.
 --   weights                  hash    owner -> weight of its share, where it is not 1
 --   paused                   hash    queue:<q> or worker:<name> -> since when an operator lets nothing be claimed there
 --   wakeup_sent:<q>          string  present for a moment after missing wake-ups were sent to this queue
@@ -33,6 +33,8 @@ local PRIORITY_STEP = 1e13
 -- Jobs of this priority and of later ones, which nobody waits for, leave some slots of each worker free.
 local BATCH_PRIORITY = 8
 local HELD_SECONDS = 5
+-- A longer time between two claims is an outage, and not the pace of the queue.
+local MAX_GAP_MS = 600000
 
 -- Queues in which a job has become claimable; Python sends a wake-up for each.
 local wakeups = {}
@@ -40,6 +42,8 @@ local wakeups = {}
 local function queue_key(queue, part) return PREFIX .. 'queue:' .. queue .. ':' .. part end
 
 local function owner_jobs_key(queue, owner) return queue_key(queue, 'jobs:' .. owner) end
+
+local function pace_key(queue) return queue_key(queue, 'pace') end
 
 local function held_key(queue) return queue_key(queue, 'held') end
 

@@ -107,6 +107,7 @@ finish = function(id, status, attempt, changes, code, job, noted)
   job = job or fields(id, unpack(END_FIELDS))
   if job.status == 'queued' then
     dequeue(id, job.queue, job.owner, digest_of_user(job.end_user))
+    if redis.call('EXISTS', queue_key(job.queue, 'owners')) == 0 then redis.call('DEL', pace_key(job.queue)) end
     concurrency.leave(id, job.owner, job.concurrency_key)
   end
   changes = changes or {}
