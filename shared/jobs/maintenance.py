@@ -3,6 +3,8 @@
 Every method may be called repeatedly and from several processes at once.
 """
 
+from typing import NamedTuple
+
 import redis
 
 from shared.jobs.scripts import JobScripts
@@ -11,6 +13,14 @@ from shared.jobs.wakeups import Wake, send_wakeups
 from shared.lua_scripts import Clock
 from shared.redis_connection import PREFIX
 from shared.settings import Settings
+
+
+class Reaped(NamedTuple):
+    """``processed`` jobs were due. Those in ``lost`` lost an attempt. ``jobs_wait`` is whether a job can be claimed from any queue."""
+
+    processed: int
+    lost: list[str]
+    jobs_wait: bool
 
 
 class JobMaintenance:
@@ -23,17 +33,15 @@ class JobMaintenance:
         self._scripts = JobScripts(client, clock=clock)
         self._history = StatsHistory(client, clock=clock)
 
-    def reap(
-        self, *, limit: int = 200, leases: bool = True, gap_ms: int | None = None, grace_ms: int = 0
-    ) -> tuple[int, list[str]]:
-        """Process jobs that are due; return their number and the ids of the jobs that lost an attempt.
+    def reap(self, *, limit: int = 200, leases: bool = True, gap_ms: int | None = None, grace_ms: int = 0) -> Reaped:
+        """Process jobs that are due.
 
         ``leases=False`` leaves lapsed leases alone. So does a gap: if no process has reaped for ``gap_ms``, no lease lapses for
         the next ``grace_ms``, because workers could not renew their leases in the meantime.
         """
-        processed, lost, queues = self._scripts.reap(limit=limit, leases=int(leases), gap_ms=gap_ms, grace_ms=grace_ms)
+        processed, lost, queues, jobs_wait = self._scripts.reap(limit=limit, leases=int(leases), gap_ms=gap_ms, grace_ms=grace_ms)
         send_wakeups(self._wake, queues)
-        return processed, lost
+        return Reaped(processed, lost, bool(jobs_wait))
 
     def reaps_steadily(self) -> bool:
         """Whether jobs have been reaped without a gap. After a gap, a silent worker is not necessarily dead."""

@@ -115,7 +115,7 @@ def test_leases_can_be_renewed_after_a_gap_in_reaping(system: JobSystem, clock: 
     job = system.submitter.submit_job(Submission(kind="generate", queue="q", spec={}, owner="a")).id
     assert system.transitions.claim("q", "w", "token") is not None
     clock.advance(3600)
-    assert system.maintenance.reap(gap_ms=60_000, grace_ms=500) == (0, [])
+    assert system.maintenance.reap(gap_ms=60_000, grace_ms=500)[:2] == (0, [])
     assert not system.maintenance.reaps_steadily()
     wait_until(system.maintenance.reaps_steadily, "the grace period is over")
-    assert system.maintenance.reap(gap_ms=60_000, grace_ms=500) == (1, [job])
+    assert system.maintenance.reap(gap_ms=60_000, grace_ms=500)[:2] == (1, [job])

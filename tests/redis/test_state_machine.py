@@ -353,7 +353,7 @@ class TransitionMachine(RuleBasedStateMachine):
     def reap(self, leases: bool) -> None:
         """Reap in two processes, one after the other."""
         for _ in range(2):
-            assert self.real.maintenance.reap(leases=leases) == self.reference.reap(leases=leases)
+            assert self.real.maintenance.reap(leases=leases)[:2] == self.reference.reap(leases=leases)
 
     # Each of these applies one action to Redis and to the reference.
 

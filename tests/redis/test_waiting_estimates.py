@@ -145,8 +145,10 @@ def test_jobs_that_end_together_give_an_estimate(system: JobSystem, redis_client
     assert estimate is not None
     assert estimate["seconds"] == pytest.approx(20 * 2 / 4)
     # Those of a second worker go into slots that were free from the start.
-    claim_round("w2")
+    claim_round("w2", slots=10)
     assert queries.queue_snapshot(jobs[-1]).estimated_wait(20) == estimate
+    claim_round("w3", slots=14)
+    assert redis_client.exists("eh:queue:gpu.m:pace") == 0, "no job waits any more"
 
 
 def test_the_time_of_a_pause_is_not_the_pace_of_a_queue(system: JobSystem, redis_client: redis.Redis, clock: Clock) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import redis
 
+from shared.jobs.maintenance import Reaped
 from shared.jobs.models import Job, Status
 from shared.jobs.transitions import Event, Lease
 from shared.jobs.usage import Usage
@@ -100,9 +101,9 @@ class RecordingTransitions:
         self._record("mark_worker_dead", worker)
         return list(self.answers.get("lost_jobs", ()))
 
-    def reap(self, **options: Any) -> tuple[int, list[str]]:
+    def reap(self, **options: Any) -> Reaped:
         self._record("reap", **options)
-        return 0, []
+        return Reaped(0, [], bool(self.answers.get("jobs_wait")))
 
     def reaps_steadily(self) -> bool:
         return bool(self.answers.get("reaps_steadily", True))

@@ -63,6 +63,23 @@ def test_jobs_of_a_neighbour_whose_process_is_gone_are_requeued_at_once() -> Non
     assert cleaned(transitions) == ["gpu0/1"]
 
 
+def test_processes_are_looked_at_more_often_than_the_registry_is_read() -> None:
+    transitions, registry = RecordingTransitions(), RegistryInMemory(worker("gpu0"), worker("gpu1"))
+    cleaner = DeadWorkerCleaner(SETTINGS, transitions, registry)
+    cleaner.run_once(NOW)
+    registry.silence_ms = {"gpu1/1": 90_000}
+    registry.dead.add("gpu0/1")
+    cleaner.run_once(NOW + 1.0)
+    assert cleaned(transitions) == ["gpu0/1"]
+    registry.listed = [worker("gpu1")]
+    cleaner.run_once(NOW + 1.5)
+    assert cleaned(transitions) == ["gpu0/1", "gpu1/1"], "what was read before a death does not hold any more"
+    registry.listed = [worker("gpu2")]
+    registry.dead.add("gpu2/1")
+    cleaner.run_once(NOW + 1.5 + SETTINGS.renew_seconds)
+    assert cleaned(transitions)[2:] == ["gpu2/1"]
+
+
 def test_a_remote_worker_is_dead_after_two_leases_of_silence() -> None:
     transitions, registry = RecordingTransitions(), RegistryInMemory(worker("gpu0"), worker("gpu1"))
     registry.silence_ms = {"gpu0/1": 40_000, "gpu1/1": 40_001}
@@ -89,14 +106,34 @@ def test_a_restarted_worker_requeues_the_jobs_of_its_predecessor_in_another_cont
 
 def test_the_model_scheduler_waits_two_leases_for_a_silent_worker() -> None:
     transitions = RecordingTransitions()
-    ModelScheduler(SETTINGS, transitions).run_once(NOW)
+    ModelScheduler(SETTINGS, transitions, lambda: True).run_once(NOW)
     assert transitions.calls == [("schedule_models", (), {"patience_ms": 40_000})]
 
 
 def test_missing_wakeups_are_sent_at_most_once_a_second() -> None:
     transitions = RecordingTransitions()
-    WakeupIssuer(transitions).run_once(NOW)
+    WakeupIssuer(transitions, lambda: True).run_once(NOW)
     assert transitions.calls == [("missing_wakeups", (1000,), {})]
+
+
+def test_models_are_scheduled_and_wakeups_counted_only_while_jobs_wait() -> None:
+    transitions = RecordingTransitions()
+    reaper = LeaseReaper(SETTINGS, transitions, NOW)
+    services = [
+        reaper,
+        ModelScheduler(SETTINGS, transitions, lambda: reaper.jobs_wait),
+        WakeupIssuer(transitions, lambda: reaper.jobs_wait),
+    ]
+    rounds = []
+    for jobs_wait in (False, False, True, True, False, False):
+        transitions.answers["jobs_wait"] = jobs_wait
+        transitions.calls.clear()
+        for service in services:
+            service.run_once(NOW)
+        rounds.append(transitions.names()[1:])
+    both = ["schedule_models", "missing_wakeups"]
+    # After the last job, the scheduler forgets since when jobs have waited for a worker.
+    assert rounds == [["schedule_models"], [], both, both, ["schedule_models"], []]
 
 
 def test_the_purger_purges_once_a_minute() -> None:

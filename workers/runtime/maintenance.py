@@ -40,12 +40,16 @@ class MaintenanceService(Protocol):
 
 
 class LeaseReaper:
-    """Handles jobs that are due: lapsed leases, deadlines, retries whose time has come."""
+    """Handles jobs that are due: lapsed leases, deadlines, retries whose time has come.
+
+    ``jobs_wait`` is whether jobs waited in any queue the last time. Most services that follow have nothing to do otherwise.
+    """
 
     def __init__(self, settings: Settings, maintenance: JobMaintenance, now: float) -> None:
         self._settings = settings
         self._maintenance = maintenance
         self._stable_since = now
+        self.jobs_wait = True
 
     def note_outage(self, now: float) -> None:
         """Judge no lease for a moment: after an outage, workers need time to renew the leases of jobs that still run."""
@@ -55,29 +59,41 @@ class LeaseReaper:
         settings = self._settings
         stable = now - self._stable_since > 2 * settings.renew_seconds
         gap = max(settings.lease_seconds / 4, 3 * settings.maintenance_seconds)
-        _, lost = self._maintenance.reap(leases=stable, gap_ms=int(gap * 1000), grace_ms=int(2000 * settings.renew_seconds))
-        for job in lost:
+        reaped = self._maintenance.reap(leases=stable, gap_ms=int(gap * 1000), grace_ms=int(2000 * settings.renew_seconds))
+        self.jobs_wait = reaped.jobs_wait
+        for job in reaped.lost:
             logger.warning("job %s: the lease lapsed; the job is queued again", job)
 
 
 class DeadWorkerCleaner:
-    """Requeues the jobs of dead workers without waiting for their leases."""
+    """Requeues the jobs of dead workers without waiting for their leases.
+
+    A process of this machine is looked at in each round, and the registry is read as often as workers write to it.
+    """
 
     def __init__(self, settings: Settings, maintenance: JobMaintenance, worker_registry: WorkerRegistry) -> None:
         self._settings = settings
         self._maintenance = maintenance
         self._worker_registry = worker_registry
+        self._workers: Sequence[Worker] = ()
+        self._read_at = -math.inf
 
     def run_once(self, now: float) -> None:
-        workers, now_ms = self._worker_registry.workers_and_time()
-        for worker in workers:
-            if self._is_dead(worker, now_ms):
-                self._requeue_jobs(worker)
+        if now - self._read_at >= self._settings.renew_seconds:
+            self._workers, now_ms = self._worker_registry.workers_and_time()
+            self._read_at = now
+            dead = [worker for worker in self._workers if self._is_dead_neighbour(worker) or self._is_silent(worker, now_ms)]
+        else:
+            dead = [worker for worker in self._workers if self._is_dead_neighbour(worker)]
+        for worker in dead:
+            self._read_at = -math.inf
+            self._requeue_jobs(worker)
 
-    def _is_dead(self, worker: Worker, now_ms: int) -> bool:
-        """Whether a worker's process is known to be gone, or has been silent for two leases."""
-        if self._worker_registry.is_dead_neighbour(worker):
-            return True
+    def _is_dead_neighbour(self, worker: Worker) -> bool:
+        return self._worker_registry.is_dead_neighbour(worker)
+
+    def _is_silent(self, worker: Worker, now_ms: int) -> bool:
+        """Whether a worker has been silent for two leases."""
         silent = now_ms - worker.seen_at > 2000 * self._settings.lease_seconds
         # Checked last: a stall of Redis that lasted until now makes every worker look silent.
         return silent and self._maintenance.reaps_steadily()
@@ -96,26 +112,36 @@ class DeadWorkerCleaner:
 class ModelScheduler:
     """Assigns models that jobs wait for to workers, and ends jobs whose model no live worker can hold."""
 
-    def __init__(self, settings: Settings, maintenance: JobMaintenance) -> None:
+    def __init__(self, settings: Settings, maintenance: JobMaintenance, jobs_wait: Callable[[], bool]) -> None:
         self._maintenance = maintenance
+        self._jobs_wait = jobs_wait
+        self._waited = True
         # A killed worker is restarted with its model; loading the model elsewhere meanwhile would be wasted.
         self._patience_ms = int(2000 * settings.lease_seconds)
 
     def run_once(self, now: float) -> None:
+        jobs_wait = self._jobs_wait()
+        # Once more after the last of them, to forget since when they have waited.
+        if not jobs_wait and not self._waited:
+            return
         assigned, ended = self._maintenance.schedule_models(patience_ms=self._patience_ms)
         for model, worker in assigned.items():
             logger.info("jobs wait for model %s, which no worker holds; it is assigned to %s", model, worker)
         for job in ended:
             logger.warning("job %s: ended, as no live worker can hold its model", job)
+        self._waited = jobs_wait
 
 
 class WakeupIssuer:
     """Sends the wake-ups that queues lack."""
 
-    def __init__(self, maintenance: JobMaintenance) -> None:
+    def __init__(self, maintenance: JobMaintenance, jobs_wait: Callable[[], bool]) -> None:
         self._maintenance = maintenance
+        self._jobs_wait = jobs_wait
 
     def run_once(self, now: float) -> None:
+        if not self._jobs_wait():
+            return
         for queue, count in self._maintenance.send_missing_wakeups(WAKEUP_INTERVAL_MS).items():
             logger.debug("queue %s lacked %d wake-ups", queue, count)
 
@@ -232,11 +258,15 @@ def maintenance_thread(
     """A thread with all services, in the order in which they depend on each other's results; those of this worker come last."""
     now = time.monotonic()
     reaper = LeaseReaper(settings, maintenance, now)
+
+    def jobs_wait() -> bool:
+        return reaper.jobs_wait
+
     services: list[MaintenanceService] = [
         reaper,
         DeadWorkerCleaner(settings, maintenance, worker_registry),
-        ModelScheduler(settings, maintenance),
-        WakeupIssuer(maintenance),
+        ModelScheduler(settings, maintenance, jobs_wait),
+        WakeupIssuer(maintenance, jobs_wait),
         StatsRecorder(maintenance),
         JobPurger(maintenance, now),
         LogRewriter(maintenance, now),

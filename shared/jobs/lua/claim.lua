@@ -46,22 +46,21 @@ local running = redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs')
 -- that made the claim possible. Claims into slots that were free from the start say nothing about that. Jobs of equal length end together,
 -- so a worker counts from the first time that all its slots were taken, and not only while one of them is free.
 local function record_gap()
-  local last, was_full = unpack(redis.call('HMGET', pace_key(queue), 'claimed_at', worker))
-  local is_full = running + 1 >= slots
-  if not was_full and not is_full then
-    redis.call('HDEL', pace_key(queue), 'claimed_at')
-    return
-  end
-  if last and now - tonumber(last) < MAX_GAP_MS then
+  local pace = pace_key(queue)
+  local last, was_full = unpack(redis.call('HMGET', pace, 'claimed_at', worker))
+  local counts = was_full or running + 1 >= slots
+  if counts and last and now - tonumber(last) < MAX_GAP_MS then
     local gaps = queue_key(queue, 'gaps')
     redis.call('LPUSH', gaps, now - tonumber(last))
     redis.call('LTRIM', gaps, 0, 99)
     redis.call('EXPIRE', gaps, 3600)
   end
-  if redis.call('EXISTS', queue_key(queue, 'owners')) == 1 then
-    redis.call('HSET', pace_key(queue), 'claimed_at', timestamp, worker, '1')
+  if redis.call('EXISTS', queue_key(queue, 'owners')) == 0 then
+    redis.call('DEL', pace)
+  elseif counts then
+    redis.call('HSET', pace, 'claimed_at', timestamp, worker, '1')
   else
-    redis.call('DEL', pace_key(queue))
+    redis.call('HDEL', pace, 'claimed_at')
   end
 end
 

@@ -5,7 +5,7 @@
 --   leases is '1' to end lapsed leases and '0' to leave them alone, just after an outage of Redis. When there was no call for
 --   gap_ms, leases are left alone for grace_ms; an empty gap_ms switches this off.
 -- Keys: jobs:due; the records and events; the queues; reaping (present while there are calls), reaping:resumed
--- Returns {number of jobs acted on, ids of jobs whose attempt was lost, queues to wake}.
+-- Returns {number of jobs acted on, ids of jobs whose attempt was lost, queues to wake, 1 if a job can be claimed from any queue else 0}.
 -- Promise: a lapsed lease loses the attempt. A delayed job whose time has come is queued. A job that did not start in time
 -- becomes `expired`, one that has exceeded its timeout `failed`. An open batch is sealed once all its jobs have ended. It is
 -- safe to run twice and by many callers at once.
@@ -62,4 +62,8 @@ for _, id in ipairs(due) do
     redis.call('ZADD', PREFIX .. 'jobs:due', deadline(id), id)
   end
 end
-return { #due - skipped, lost, wakeups }
+
+local owners = {}
+for i, queue in ipairs(redis.call('SMEMBERS', PREFIX .. 'queues')) do owners[i] = queue_key(queue, 'owners') end
+local jobs_wait = #owners > 0 and redis.call('EXISTS', unpack(owners)) > 0
+return { #due - skipped, lost, wakeups, jobs_wait and 1 or 0 }
