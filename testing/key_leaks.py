@@ -54,8 +54,8 @@ OWNED = (
 
 def find_leaked_keys(client: redis.Redis) -> list[str]:
     """Keys without a time to live that neither match ``OWNED`` nor belong to a job that is open or that purge will delete."""
-    open_jobs = set(client.zrange("eh:jobs:due", 0, -1))
-    ended_jobs = set(client.zrange("eh:jobs:ended", 0, -1))
+    open_jobs: set[Any] = set(client.zrange("eh:jobs:due", 0, -1))
+    ended_jobs: set[Any] = set(client.zrange("eh:jobs:ended", 0, -1))
     keys = list(client.scan_iter())
     pipeline: Any
     with client.pipeline(transaction=False) as pipeline:
@@ -80,4 +80,4 @@ def _owned(key: str, open_jobs: Collection[str], client: redis.Redis) -> bool:
     if key.startswith(("eh:queue:", "eh:worker:")) and open_jobs:
         return True
     # A Celery list holds the wake-ups of a queue.
-    return client.sismember("eh:queues", key) or key.startswith("canary.")
+    return bool(client.sismember("eh:queues", key)) or key.startswith("canary.")
