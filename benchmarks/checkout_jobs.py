@@ -1,7 +1,7 @@
 """Run jobs with the code of a checkout, some at a time, for a benchmark that compares it with another commit.
 
 Run by ``benchmarks.limits_cost`` as a file, so that everything else is imported from the checkout, which may be older than this file.
-Arguments: the URL of a Redis and an owner. For each line of standard input, a number of jobs, it prints their times in seconds and the
+Arguments: the URL of a Redis, an owner, and the limits to set for it, if the checkout has them. For each line of standard input, a number of jobs, it prints their times in seconds and the
 CPU time of Redis and this process, in JSON.
 """
 
@@ -17,13 +17,19 @@ from typing import Any
 from shared.jobs.models import Status
 from shared.jobs.submission import JobSubmitter, Submission
 from shared.jobs.transitions import JobTransitions
+from shared.owners.limits import OwnerLimits
 from shared.redis_connection import connect
 from shared.settings import Settings
 
+# A limit that no benchmark reaches.
+VERY_HIGH = 10**12
+
 
 def main() -> None:
-    url, owner = sys.argv[1:]
+    url, owner, *limits = sys.argv[1:]
     client = connect(url)
+    if limits:
+        OwnerLimits(client).set_limits(owner, dict.fromkeys(limits, VERY_HIGH))
     settings = Settings(data_dir=Path(), redis_url=url)
     run = job_runner(JobSubmitter(client, settings, _wake), JobTransitions(client, settings, _wake))
     for line in sys.stdin:
