@@ -153,6 +153,56 @@ def test_documents_are_filtered_sorted_selected_and_deleted_with_undo(page: Page
     assert frames < 500, "scrolling does not block the page, even on a busy machine"
 
 
+def test_a_jump_in_a_long_list_keeps_selection_and_focus_with_their_documents(page: Page, stack: Stack) -> None:
+    form = [("file", (f"note-{number:03}.txt", f"Note {number}.".encode())) for number in range(150)]
+    with stack.paused("cpu"):
+        batch = stack.client.post("/collections/notes/documents", files=form).json()["batch"]["id"]
+        page.goto("/ui/documents/notes?sort=name")
+        expect(page.get_by_role("button", name="All 150")).to_be_visible()
+        page.get_by_label("Select note-002.txt").check()
+        jump_to(page, 3000)
+        assert checked_rows(page) == []
+        page.evaluate("() => (window.reused = document.querySelector('.grid-row'))")
+        jump_to(page, 0)
+        assert page.evaluate("() => window.reused.isConnected"), (
+            "reusing the elements of a row takes less time than making new ones"
+        )
+        assert checked_rows(page) == ["note-002.txt"]
+        jump_to(page, 3000)
+        assert checked_rows(page) == []
+        jump_to(page, 0)
+        page.get_by_role("link", name="note-001.txt").focus()
+        jump_to(page, 3000)
+        # Not in the row of another document, which would be opened by the next Enter.
+        expect(page.locator("#main")).to_be_focused()
+        stack.client.post(f"/jobs/{batch}/cancel")
+
+
+def jump_to(page: Page, pixels: int) -> None:
+    """Scroll the list of notes, and check that the rows are in order and that the window is full of them."""
+    page.evaluate("(pixels) => document.querySelector('.grid-body').scrollTo(0, pixels)", pixels)
+    expect(page.get_by_role("link", name=f"note-{pixels // 40 + 3:03}.txt")).to_be_in_viewport()
+    rows: list[tuple[int, str, float]] = page.evaluate(
+        """() => [...document.querySelectorAll(".grid-body .grid-row")].map(
+          (row) => [Number(row.ariaRowIndex), row.querySelector(".row-link").textContent, row.getBoundingClientRect().top])"""
+    )
+    first = rows[0][0]
+    assert [(index, name) for index, name, _ in rows] == [
+        (number, f"note-{number - 2:03}.txt") for number in range(first, first + len(rows))
+    ]
+    assert [top - rows[0][2] for _, _, top in rows] == [40 * place for place in range(len(rows))]
+
+
+def checked_rows(page: Page) -> list[str]:
+    """Names of the documents whose row is selected and whose check box is checked."""
+    names: list[str] = page.evaluate(
+        """() => [...document.querySelectorAll(".grid-body .grid-row")]
+          .filter((row) => row.ariaSelected === "true" || row.querySelector("input").checked)
+          .map((row) => row.querySelector(".row-link").textContent)"""
+    )
+    return names
+
+
 def test_documents_are_renamed_and_moved_and_moved_back(page: Page, stack: Stack, axe: str, provoked_errors: list[str]) -> None:
     provoked_errors.append("status of 409")
     add_documents(stack, "desk", first_txt="The first paper.", second_txt="The second paper.")
