@@ -1,14 +1,17 @@
 """Cost of limits and of the usage ledger per job: the same job of an owner with five limits, and of an owner without any, in turn.
 
 Jobs are submitted, claimed and ended, so that load on the machine meets all cases alike. Their times are medians; the CPU time of Redis
-and of the calling process is the mean, which other load hardly changes. With ``--old CHECKOUT``, the jobs of another commit (a git worktree), on a Redis of their own, take turns with
-them, and with ``--new CHECKOUT`` those of a later one, which have the limits: the commits before and after limits and usage, for example,
-as everything that was built later is in this one. Run: ``.venv/bin/python -m benchmarks.limits_cost``.
+and of the calling process is the mean, which other load hardly changes. Two cases run in processes of their own, on Redis servers of
+their own: this code, and a copy of it from which limits and usage are cut out, which shows what both cost together. With
+``--old CHECKOUT``, so do the jobs of another commit (a git worktree); the difference to it is also what else was added since. A process
+and its Redis are some percent faster or slower than the next, so all start anew in each round, and the figures are medians over the
+rounds. Run: ``.venv/bin/python -m benchmarks.limits_cost``.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,18 +33,25 @@ from shared.redis_connection import connect
 from shared.settings import Settings
 
 LIMITS = ("tokens_per_minute", "tokens_per_day", "tokens_per_month", "running_jobs", "end_user_tokens_per_day")
+CHECKOUT = Path(__file__).resolve().parent.parent
 LIMITED, UNLIMITED = "limited", "unlimited"
 WARM_UP, TURN = 100, 10
-OLD, NEW = "old commit", "new commit, five limits"
+OLD, WITH, WITHOUT = "old commit", "five limits, own process", "limits and usage cut out"
 # The cases whose difference is what something adds to a job.
 ADDED = {
     "five limits": ("five limits", "none"),
     "a concurrency key": ("a concurrency key", "none"),
     "usage": ("none", "no usage"),
-    "five limits and usage": ("five limits", "no usage"),
-    "five limits and usage, over the old commit": ("five limits", OLD),
-    "the new commit, five limits and usage, over the old commit": (NEW, OLD),
+    "five limits and usage": (WITH, WITHOUT),
+    "five limits, usage and what else is new, over the old commit": (WITH, OLD),
 }
+# What is cut out of the scripts: the ledger, the reservation of tokens and the limit of queued jobs of end users, and the limits of owners.
+CUTS = (
+    ("usage.lua", "    local day, numbers = utc_date()", "    if true then return 0 end\n    local day, numbers = utc_date()"),
+    ("../submit.lua", "if job.tokens ~= '' then", "if false then"),
+    ("../submit.lua", "for jobs_key, number in pairs(users) do", "for jobs_key, number in pairs({}) do"),
+    ("limits.lua", "as_table(redis.call('HGETALL', PREFIX .. 'owner:' .. owner .. ':limits'))", "{}"),
+)
 
 # Runs a number of jobs; returns their times and the CPU time of all of them, in seconds.
 Turn = Callable[[int], tuple[list[float], float]]
@@ -56,28 +66,52 @@ class Cost(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=3000, help="jobs of each case")
+    parser.add_argument("--jobs", type=int, default=500, help="jobs of each case and round")
+    parser.add_argument("--rounds", type=int, default=7, help="how often all processes are started")
     parser.add_argument("--old", type=Path, metavar="CHECKOUT", help="a checkout of another commit to compare with")
-    parser.add_argument("--new", type=Path, metavar="CHECKOUT", help="a checkout of a commit that has limits and usage")
     options = parser.parse_args()
+    rounds = [one_round(options.jobs, options.old) for _ in range(options.rounds)]
+    labels = {"jobs": options.jobs, "rounds": options.rounds}
+    for case in rounds[0]:
+        costs = [costs[case] for costs in rounds]
+        figure("limits_cost.p50", percentile([cost.median for cost in costs], 50), "ms", case=case, **labels)
+        figure("limits_cost.cpu", percentile([cost.cpu for cost in costs], 50), "ms per job", case=case, **labels)
+    for what, (case, base) in ADDED.items():
+        if {case, base} <= rounds[0].keys():
+            pairs = [(costs[case], costs[base]) for costs in rounds]
+            added, added_cpu = [more.median - less.median for more, less in pairs], [more.cpu - less.cpu for more, less in pairs]
+            figure("limits_cost.added_p50", percentile(added, 50), "ms", of=what, **labels)
+            figure("limits_cost.added_cpu", percentile(added_cpu, 50), "ms per job", of=what, **labels)
+
+
+def one_round(jobs: int, old: Path | None) -> dict[str, Cost]:
+    """The cost of a job of each case, with processes and servers that were started for it."""
     with ExitStack() as cleanup:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
-        server = start_redis(folder / "new")
-        cleanup.callback(server.stop)
-        cases = own_cases(connect(server.url), Settings(data_dir=folder, redis_url=server.url))
-        for case, checkout, limits in ((OLD, options.old, ()), (NEW, options.new, LIMITS)):
-            if checkout is not None:
-                its_server = start_redis(folder / case.split(",")[0])
-                cleanup.callback(its_server.stop)
-                cases[case] = checkout_case(cleanup, checkout, its_server.url, limits)
-        costs = measure(cases, options.jobs)
-    for case, cost in costs.items():
-        figure("limits_cost.p50", cost.median, "ms", case=case, jobs=options.jobs)
-        figure("limits_cost.cpu", cost.cpu, "ms per job", case=case, jobs=options.jobs)
-    for what, (case, base) in ADDED.items():
-        if {case, base} <= costs.keys():
-            figure("limits_cost.added_p50", costs[case].median - costs[base].median, "ms", of=what, jobs=options.jobs)
-            figure("limits_cost.added_cpu", costs[case].cpu - costs[base].cpu, "ms per job", of=what, jobs=options.jobs)
+
+        def new_redis(name: str) -> str:
+            server = start_redis(folder / name)
+            cleanup.callback(server.stop)
+            return server.url
+
+        url = new_redis("own")
+        cases = own_cases(connect(url), Settings(data_dir=folder, redis_url=url))
+        cases[WITH] = checkout_case(cleanup, CHECKOUT, new_redis("with"), LIMITS)
+        cases[WITHOUT] = checkout_case(cleanup, cut_out(folder / "code"), new_redis("without"))
+        if old is not None:
+            cases[OLD] = checkout_case(cleanup, old, new_redis("old"))
+        return measure(cases, jobs)
+
+
+def cut_out(folder: Path) -> Path:
+    """A copy of this code without limits and usage."""
+    shutil.copytree(CHECKOUT / "shared", folder / "shared", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text, replacement in CUTS:
+        script = folder / "shared/jobs/lua/lib" / name
+        before = script.read_text(encoding="utf-8")
+        assert before.count(text) == 1, f"{name} has changed, and this benchmark has not"
+        script.write_text(before.replace(text, replacement), encoding="utf-8")
+    return folder
 
 
 def own_cases(client: redis.Redis, settings: Settings) -> dict[str, Turn]:
@@ -101,7 +135,7 @@ def own_cases(client: redis.Redis, settings: Settings) -> dict[str, Turn]:
     }
 
 
-def checkout_case(cleanup: ExitStack, checkout: Path, redis_url: str, limits: Sequence[str]) -> Turn:
+def checkout_case(cleanup: ExitStack, checkout: Path, redis_url: str, limits: Sequence[str] = ()) -> Turn:
     """A case that runs the code of another checkout, in a process of its own. Its owner has these limits."""
     environment = os.environ | {"PYTHONPATH": str(checkout.resolve())}
     command = [sys.executable, checkout_jobs.__file__, redis_url, UNLIMITED, *limits]

@@ -28,9 +28,12 @@ do
   -- What adds up over the attempts of a job: embedding tokens, GPU time and lost time. The rest counts once, because an attempt repeats
   -- or continues the previous one.
   local LOST_MS = 8
+  -- Lua writes larger numbers as 1e+14.
+  local LARGEST_PLAIN = 1e14
   local ADDS_UP = { [4] = true, [5] = true, [LOST_MS] = true }
 
   local function as_text(numbers)
+    if math.max(0, unpack(numbers)) < LARGEST_PLAIN then return table.concat(numbers, ' ') end
     local texts = {}
     for i, number in ipairs(numbers) do texts[i] = digits(number) end
     return table.concat(texts, ' ')
