@@ -1,8 +1,8 @@
 """Run jobs with the code of a checkout, some at a time, for a benchmark that compares it with another commit.
 
 Run by ``benchmarks.limits_cost`` as a file, so that everything else is imported from the checkout, which may be older than this file.
-Arguments: the URL of a Redis, an owner, and the limits to set for it, if the checkout has them. For each line of standard input, a number of jobs, it prints their times in seconds and the
-CPU time of Redis and this process, in JSON.
+Arguments: the URL of a Redis, an owner, and the limits to set for it, if the checkout has them. For each line of standard input, a number
+of jobs, it prints their times in seconds and the CPU time of Redis and this process, in JSON.
 """
 
 import dataclasses

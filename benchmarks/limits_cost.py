@@ -47,10 +47,14 @@ ADDED = {
 }
 # What is cut out of the scripts: the ledger, the reservation of tokens and the limit of queued jobs of end users, and the limits of owners.
 CUTS = (
-    ("usage.lua", "    local day, numbers = utc_date()", "    if true then return 0 end\n    local day, numbers = utc_date()"),
-    ("../submit.lua", "if job.tokens ~= '' then", "if false then"),
-    ("../submit.lua", "for jobs_key, number in pairs(users) do", "for jobs_key, number in pairs({}) do"),
-    ("limits.lua", "as_table(redis.call('HGETALL', PREFIX .. 'owner:' .. owner .. ':limits'))", "{}"),
+    (
+        "lib/usage.lua",
+        "    local day, numbers = utc_date()",
+        "    if true then return 0 end\n    local day, numbers = utc_date()",
+    ),
+    ("submit.lua", "if job.tokens ~= '' then", "if false then"),
+    ("submit.lua", "for jobs_key, number in pairs(users) do", "for jobs_key, number in pairs({}) do"),
+    ("lib/limits.lua", "as_table(redis.call('HGETALL', PREFIX .. 'owner:' .. owner .. ':limits'))", "{}"),
 )
 
 # Runs a number of jobs; returns their times and the CPU time of all of them, in seconds.
@@ -107,7 +111,7 @@ def cut_out(folder: Path) -> Path:
     """A copy of this code without limits and usage."""
     shutil.copytree(CHECKOUT / "shared", folder / "shared", ignore=shutil.ignore_patterns("__pycache__"))
     for name, text, replacement in CUTS:
-        script = folder / "shared/jobs/lua/lib" / name
+        script = folder / "shared/jobs/lua" / name
         before = script.read_text(encoding="utf-8")
         assert before.count(text) == 1, f"{name} has changed, and this benchmark has not"
         script.write_text(before.replace(text, replacement), encoding="utf-8")

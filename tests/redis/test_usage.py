@@ -127,6 +127,14 @@ def test_an_owner_sees_its_own_usage_and_an_administrator_all(
     assert (refused.status_code, refused.get_json()["error"]["code"]) == (403, "permission_denied")
 
 
+@pytest.mark.parametrize("size", [99_999_999_999_999, 100_000_000_000_000, 7_000_000_000_000_001])
+def test_large_sums_have_all_digits(run: Run, redis_client: redis.Redis, size: int) -> None:
+    for _ in range(2):
+        run(usage=Usage(bytes=size, prompt_tokens=1))
+    total = UsageLedger(redis_client).owner_totals()["ada"]
+    assert (total.jobs, total.prompt_tokens, total.bytes) == (2, 2, 2 * size)
+
+
 def test_csv_has_no_formula_of_an_end_user(client: FlaskClient, run: Run, clock: Clock) -> None:
     run(end_user="=HYPERLINK(1)\n2")
     run()

@@ -44,7 +44,7 @@ local running = redis.call('SCARD', PREFIX .. 'worker:' .. worker .. ':jobs')
 
 -- Measure how fast the queue moves: the time between two claims counts when jobs waited in between, and when it was a job's end
 -- that made the claim possible. Claims into slots that were free from the start say nothing about that. Jobs of equal length end together,
--- so a worker counts from the first time that all its slots were taken, and not only while one of them is free.
+-- so the claims of a worker count from the first time that all its slots were taken, however many are free now.
 local function record_gap()
   local pace = pace_key(queue)
   local last, was_full = unpack(redis.call('HMGET', pace, 'claimed_at', worker))
