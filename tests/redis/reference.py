@@ -46,6 +46,7 @@ class Job:
     parent: str = ""
     status: str = "queued"
     waiting: str = ""
+    left_to_reap: bool = False
     not_before: float = -inf
     due: float | None = inf
     attempt: int = 0
@@ -78,7 +79,7 @@ class Job:
 
     @property
     def claimable(self) -> bool:
-        return self.status == "queued" and self.waiting == "worker"
+        return self.status == "queued" and self.waiting == "worker" and not self.left_to_reap
 
     @property
     def urgency(self) -> tuple[int, int, str]:
@@ -222,10 +223,8 @@ class Reference:
                 user = min((self.user_service[job.sharer], job.sharer) for job in mine)[1]
                 mine = [job for job in mine if job.sharer == user]
             job = min(mine, key=lambda job: job.urgency)
-            if job.expires_at <= self._clock() and not job.started:
-                self._finish(job, "expired")
-            elif job.timeout_at <= self._clock():
-                self._finish(job, "failed", code="timeout")
+            if job.deadline() <= self._clock():
+                job.left_to_reap, job.due = True, self._clock()
             elif job.concurrency_key and self._running(job) >= job.concurrency_limit:
                 job.waiting, job.due = "concurrency", job.deadline()
                 self._watch_first(job)

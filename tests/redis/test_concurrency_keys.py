@@ -114,6 +114,11 @@ def test_a_turn_that_is_not_used_goes_to_the_next(system: JobSystem, how: str) -
         system.transitions.cancel(second, "ada")
     else:
         system.client.hset(f"eh:job:{second}", "expires_at", 1)
+        assert claimed(system) == []
+        system.maintenance.reap()
+        found = system.queries.get_job(second)
+        assert found is not None
+        assert found.status == "expired"
     assert claimed(system) == [third]
 
 

@@ -1,5 +1,5 @@
 -- claim: give the next job of a queue to a worker, under a lease.
--- Uses: transition, limits
+-- Uses: job_index, queue, concurrency, attempt, delivery, histogram, limits
 -- Flags: allow-oom
 -- Arguments: queue, worker, token, retried, slots:number, reserved:number, lease_ms:number, running_limit:number, user_running_limit:number
 --   retried is '1' if an earlier call with this token got no reply; slots is how many jobs the worker runs at once; it keeps reserved
@@ -11,8 +11,8 @@
 -- jobs wait, but only of owners who must leave the free slots to others, or who have as many running jobs as they may, 'drained' if an operator drains the worker, else ''}.
 -- Promise: the owner with the least service comes first, then the end user of that owner with the least service, then that user's
 -- most urgent and oldest job. A job is given to one worker at a time. The same token returns the same job while that attempt is still
--- the current one. A job whose start time has passed becomes `expired` on the way, and one with whose concurrency key too many jobs
--- run is parked (lib/concurrency.lua).
+-- the current one. A job that has not started in time, or has exceeded its timeout, is taken from its queue and left to reap, and one with
+-- whose concurrency key too many jobs run is parked (lib/concurrency.lua).
 
 local token_key = PREFIX .. 'claim:' .. token
 
@@ -71,12 +71,14 @@ local function observed_wait(job)
   return observed('wait', (job.kind or '') .. ' ' .. (job.model or ''), (now - since) / 1000)
 end
 
-local function start_attempt(id, job, owner, level, user_service)
+-- Start the next attempt of a job. `record` is its record as a flat list, and `job` the same as a table. Returns the whole job.
+local function start_attempt(id, record, job, owner, level, user_service)
   local attempt, sequence = tonumber(job.attempt) + 1, tonumber(job.seq) + 1
-  set_status(id, job, 'in_progress', { attempt = attempt, worker = worker, waiting = '', phase = 'started', phase_at = timestamp,
+  local changes = { attempt = attempt, worker = worker, waiting = '', phase = 'started', phase_at = timestamp,
     started_at = job.started_at or timestamp, heartbeat_at = timestamp, written = 0, user_cost = user_service and job.cost or '',
     seq = sequence,
-    ['attempt:' .. attempt] = cjson.encode({ number = attempt, worker = worker, queue = queue, started_at = now, token = token }) })
+    ['attempt:' .. attempt] = cjson.encode({ number = attempt, worker = worker, queue = queue, started_at = now, token = token }) }
+  set_status(id, job, 'in_progress', changes)
   redis.call('ZADD', PREFIX .. 'jobs:due', now + lease_ms, id)
   assign_to_worker(id, owner, worker, job.end_user)
   concurrency.start(id, owner, job.concurrency_key)
@@ -88,7 +90,12 @@ local function start_attempt(id, job, owner, level, user_service)
   record_gap()
   if not job.started_at then create_deliveries(id, job, 'job.started') end
   add_event(id, sequence, job.event_limit, 'started', attempt, cjson.encode({ attempt = attempt, worker = worker }))
-  return whole_job(id, attempt)
+  -- Appending what has changed takes less time than reading the record again. The later of two values counts.
+  for name, value in pairs(changes) do
+    record[#record + 1] = name
+    record[#record + 1] = type(value) == 'number' and digits(value) or value
+  end
+  return whole_job(id, attempt, record)
 end
 
 local owners = queue_key(queue, 'owners')
@@ -159,9 +166,6 @@ local function next_owner()
   end
 end
 
-local START_FIELDS = joined(INDEX_FIELDS, DELIVERY_FIELDS, { 'expires_at', 'attempt', 'cost', 'end_user', 'started_at', 'timeout_at', 'phase_at',
-  'not_before', 'seq', 'event_limit', 'concurrency_key', 'concurrency_limit' })
-
 -- How many jobs one call lets wait for others with their concurrency key.
 local MAX_PARKED = 200
 local parked = 0
@@ -176,13 +180,14 @@ while true do
   end
   local was_queued = id and dequeue(id, queue, owner, user)
   if not id then redis.call('ZREM', owners, owner) end
-  local job = was_queued and fields(id, unpack(START_FIELDS))
+  -- Nearly all of its fields are needed, and the worker gets all of them.
+  local record = was_queued and redis.call('HGETALL', job_key(id))
+  local job = record and as_table(record)
   if not job or not job.expires_at then
     -- A record that is gone (deleted by hand, for example), or that an older version has claimed, must not stop the queue.
-  elseif tonumber(job.expires_at) <= now and not job.started_at then
-    finish(id, 'expired', job.attempt)
-  elseif job.timeout_at and tonumber(job.timeout_at) <= now then
-    time_out(id, job.attempt)
+  elseif (tonumber(job.expires_at) <= now and not job.started_at) or (job.timeout_at and tonumber(job.timeout_at) <= now) then
+    -- reap ends it: the functions for that would double what Redis creates on each run of this script.
+    redis.call('ZADD', PREFIX .. 'jobs:due', now, id)
   elseif concurrency.is_full(owner, job) then
     concurrency.park(id, owner, job.concurrency_key)
     parked = parked + 1
@@ -191,6 +196,6 @@ while true do
       return { {}, wakeups, '' }
     end
   else
-    return { start_attempt(id, job, owner, level, user_service), wakeups, '' }
+    return { start_attempt(id, record, job, owner, level, user_service), wakeups, '' }
   end
 end

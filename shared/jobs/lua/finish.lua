@@ -14,7 +14,7 @@
 -- job. Sent twice by the same attempt, it returns 'ok' twice and writes once.
 
 local attempt_field = 'attempt:' .. attempt
-local job = fields(id, attempt_field, unpack(joined(END_FIELDS, RELEASE_FIELDS, { 'worker', 'cost', 'written', 'bytes' })))
+local job = record_of(id)
 local record = decode_attempt(job[attempt_field])
 local outcome = record.outcome
 if outcome then return { outcome == status and 'ok' or 'lost', wakeups } end

@@ -27,15 +27,6 @@ local function contains(texts, text)
   return false
 end
 
--- The entries of several lists as one list.
-local function joined(...)
-  local all = {}
-  for _, list in ipairs({ ... }) do
-    for _, entry in ipairs(list) do all[#all + 1] = entry end
-  end
-  return all
-end
-
 -- Fields of a hash as a table by name; a missing field is false.
 local function hash_fields(key, ...)
   local names, values, found = { ... }, redis.call('HMGET', key, ...), {}

@@ -51,11 +51,8 @@ local function delivery_targets(job, event)
   return targets
 end
 
--- What create_deliveries needs of a job.
-local DELIVERY_FIELDS = { 'owner', 'kind', 'webhook', 'retention_ms', 'line_of', 'response' }
-
--- Write a delivery of an event to each of its targets, with a copy of the job's record at this time. Returns their number. `job` has
--- its DELIVERY_FIELDS.
+-- Write a delivery of an event to each of its targets, with a copy of the job's record at this time. Returns their number. `job` is
+-- that record.
 local function create_deliveries(id, job, event)
   -- A request batch has events; its thousands of lines have none.
   if is_set(job.line_of) then return 0 end

@@ -95,16 +95,11 @@ local function note_fetch(id, status)
   note(counted('fetches', outcome), counted_times(digits(fetched.bytes or 0), 'fetched bytes'), took)
 end
 
--- What the end of a job needs of its record.
-local END_FIELDS = joined(INDEX_FIELDS, DELIVERY_FIELDS, RETENTION_FIELDS, { 'queue', 'end_user', 'waiting', 'after', 'document', 'keep_input',
-  'session', 'usage', 'usage_days', 'reserved', 'concurrency_key', 'seq', 'event_limit', 'event_retention_ms', 'created_at', 'started_at',
-  'first_token_at', 'output_seq' })
-
--- The only way into a final status. `changes` are further fields of the record, `code` is an error's. `job` has the END_FIELDS, if the
--- caller has read them, and `noted` is for the metrics.
+-- The only way into a final status. `changes` are further fields of the record, `code` is an error's. `job` is the record, if the caller
+-- has read it, and `noted` is for the metrics.
 finish = function(id, status, attempt, changes, code, job, noted)
   local key = job_key(id)
-  job = job or fields(id, unpack(END_FIELDS))
+  job = job or record_of(id)
   if job.status == 'queued' then
     dequeue(id, job.queue, job.owner, digest_of_user(job.end_user))
     if redis.call('EXISTS', queue_key(job.queue, 'owners')) == 0 then redis.call('DEL', pace_key(job.queue)) end
