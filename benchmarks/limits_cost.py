@@ -3,8 +3,8 @@
 Jobs are submitted, claimed and ended, so that load on the machine meets all cases alike. Their times are medians; the CPU time of Redis
 and of the calling process is the mean, which other load hardly changes. Two cases run in processes of their own, on Redis servers of
 their own: this code, and a copy of it from which limits and usage are cut out, which shows what both cost together. With
-``--old CHECKOUT``, so do the jobs of another commit (a git worktree); the difference to it is also what else was added since. A process
-and its Redis are some percent faster or slower than the next, so all start anew in each round, and the figures are medians over the
+``--old CHECKOUT``, so do the jobs of another commit (a git worktree); the difference to it includes everything else that was added since.
+Two processes that run the same code can differ by a few percent, so each round starts new ones, and the figures are medians over the
 rounds. Run: ``.venv/bin/python -m benchmarks.limits_cost``.
 """
 

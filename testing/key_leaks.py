@@ -67,7 +67,7 @@ def find_leaked_keys(client: redis.Redis) -> list[str]:
 
 
 def _job_of(key: str) -> str:
-    """The job whose record, or part of it, is under a key; else an empty text. Tests keep ten thousand jobs, so no job is searched for."""
+    """The id of the job that a key belongs to, or an empty string. Some tests keep ten thousand jobs, so the id is read from the key."""
     return key.split(":")[2] if key.startswith("eh:job:") else ""
 
 

@@ -16,7 +16,8 @@ from shared.settings import Settings
 
 
 class Reaped(NamedTuple):
-    """``processed`` jobs were due. Those in ``lost`` lost an attempt. ``jobs_wait`` is whether a job can be claimed from any queue."""
+    """``processed`` is the number of jobs that were due, ``lost`` the ids of those that lost an attempt, and ``jobs_wait`` whether any queue
+    has a job to claim."""
 
     processed: int
     lost: list[str]

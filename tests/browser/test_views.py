@@ -139,7 +139,7 @@ def test_views_and_dialogs_fit_a_phone_and_have_targets_for_fingers(
     small: dict[str, list[str]] = {}
     for path in [*VIEWS, furnished, f"{furnished}?tab=events", f"{furnished}?tab=json"]:
         show(page, path)
-        # The longest words of the lamp, however many things want attention now.
+        # The lamp at its widest, however many things need attention now.
         expect(page.locator("#health")).not_to_have_text("Checking…")
         page.evaluate(
             """() => {

@@ -42,7 +42,7 @@ class MaintenanceService(Protocol):
 class LeaseReaper:
     """Handles jobs that are due: lapsed leases, deadlines, retries whose time has come.
 
-    ``jobs_wait`` is whether jobs waited in any queue the last time. Most services that follow have nothing to do otherwise.
+    ``jobs_wait`` is whether any queue had a job to claim in the latest round. Otherwise, two of the later services have nothing to do.
     """
 
     def __init__(self, settings: Settings, maintenance: JobMaintenance, now: float) -> None:
@@ -68,7 +68,7 @@ class LeaseReaper:
 class DeadWorkerCleaner:
     """Requeues the jobs of dead workers without waiting for their leases.
 
-    A process of this machine is looked at in each round, and the registry is read as often as workers write to it.
+    Each round checks the processes of this machine. The registry is read only as often as workers write to it.
     """
 
     def __init__(self, settings: Settings, maintenance: JobMaintenance, worker_registry: WorkerRegistry) -> None:

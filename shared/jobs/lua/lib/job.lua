@@ -35,7 +35,7 @@ local function job_key(id) return PREFIX .. 'job:' .. id end
 
 local function fields(id, ...) return hash_fields(PREFIX .. 'job:' .. id, ...) end
 
--- The whole record as a table. Reading thirty of its forty fields or more by name takes longer.
+-- The whole record as a table, which takes less time than reading thirty of its forty fields by name.
 local function record_of(id) return as_table(redis.call('HGETALL', job_key(id))) end
 
 local function input_key(id) return job_key(id) .. ':input' end
