@@ -260,6 +260,23 @@ def test_the_keyboard_alone_is_enough(page: Page, stack: Stack) -> None:
     expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
 
 
+@pytest.mark.parametrize("keys", [["n"], ["Control+k", "N", "e", "w", "Enter"]])
+def test_a_new_chat_takes_the_focus_when_its_code_arrives_late(page: Page, keys: list[str]) -> None:
+    page.goto("/ui/jobs")
+    expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
+    link = page.get_by_role("link", name="Jobs")
+
+    def late(route: Route) -> None:
+        link.focus()
+        route.continue_()
+
+    page.route("**/assets/view-*", late)
+    for key in keys:
+        page.keyboard.press(key)
+    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    page.unroute("**/assets/view-*")
+
+
 def test_the_focus_stays_while_the_lists_load(page: Page, stack: Stack) -> None:
     stack.post("/collections", {"name": "anchors"})
     files = page.locator("#files")

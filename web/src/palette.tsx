@@ -7,6 +7,7 @@ import { go, href } from "./router.ts";
 import { collections, loadCollections, me } from "./store.ts";
 import type { JobSummary, List } from "./types.ts";
 import { Dialog } from "./ui/basics.tsx";
+import { startChat } from "./ui/focus.ts";
 
 export const palette = signal(false);
 export const shortcutHelp = signal(false);
@@ -48,8 +49,7 @@ document.addEventListener("keydown", (event) => {
     prefix = event.timeStamp;
   } else if (event.key === "n") {
     event.preventDefault();
-    go("/");
-    setTimeout(() => document.getElementById("message")?.focus());
+    startChat();
   } else if (event.key === "/") {
     const field = document.querySelector<HTMLInputElement>("main input[type=search]");
     if (field) {
@@ -64,7 +64,7 @@ document.addEventListener("keydown", (event) => {
 function commands(text: string): Command[] {
   const words = text.trim();
   const list: Command[] = [
-    { title: "New chat", hint: "n", run: () => go("/") },
+    { title: "New chat", hint: "n", run: startChat },
     { title: "Documents", hint: "g d", run: () => go("/ui/documents") },
     { title: "Jobs", hint: "g j", run: () => go("/ui/jobs") },
     { title: "Failed jobs", run: () => go("/ui/jobs?status=failed") },

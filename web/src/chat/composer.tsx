@@ -9,6 +9,7 @@ import { go, href } from "../router.ts";
 import { collections, health, models } from "../store.ts";
 import type { Model } from "../types.ts";
 import { attempt, Icon, IconButton, toast } from "../ui/basics.tsx";
+import { messageWanted } from "../ui/focus.ts";
 import { number } from "../words.ts";
 import type { Conversation } from "./conversation.ts";
 import { options, SAMPLING } from "./options.ts";
@@ -32,6 +33,10 @@ export function Composer({ talk, onAsk, onList, children }: { talk: Conversation
     const unused = [document.body, document.getElementById("main")].includes(document.activeElement as HTMLElement);
     if (!coarse.matches && unused) field.current!.focus();
   }, []);
+  useEffect(() => {
+    if (messageWanted.value) field.current!.focus();
+    messageWanted.value = false;
+  }, [messageWanted.value]);
   const write = (value: string) => {
     text.value = value;
     if (value) sessionStorage.setItem(draftName(talk), value);

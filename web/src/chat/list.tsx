@@ -7,6 +7,7 @@ import { call } from "../api.ts";
 import { go, href, segments } from "../router.ts";
 import type { ChatEntry, ChatTurns } from "../types.ts";
 import { attempt, Dialog, Icon, IconButton, toast } from "../ui/basics.tsx";
+import { startChat } from "../ui/focus.ts";
 import { forget, opened } from "./conversation.ts";
 import { byDay } from "./days.ts";
 import { found, hasMore, keepSession, leaveOut, loadMore, search, sessions, wanted } from "./sessions.ts";
@@ -17,7 +18,7 @@ export function ChatList({ current, open, onClose }: { current: string | undefin
   const list = wanted.value ? found.value : sessions.value;
   return (
     <section class="chats" data-open={open} aria-label="Chats" onKeyDown={(event) => event.key === "Escape" && onClose()}>
-      <button type="button" onClick={() => { go("/"); onClose(); setTimeout(() => document.getElementById("message")?.focus()); }}><Icon of={Plus} />New chat</button>
+      <button type="button" onClick={() => { onClose(); startChat(); }}><Icon of={Plus} />New chat</button>
       {((sessions.value ?? []).length > 0 || wanted.value) && <input type="search" aria-label="Search chats" placeholder="Search chats" maxLength={200} onInput={(event) => search(event.currentTarget.value)} />}
       <div class="list">
         {byDay(list ?? []).map(([day, members]) => (
