@@ -23,6 +23,7 @@ import sys; from pathlib import Path
 from shared.models.catalogue import ModelEntry; from workers.gpu.weights import prepare_model
 entry = ModelEntry(name="tiny", url="{TINY.url}")
 print(prepare_model(entry, Path(sys.argv[1]), lambda step, fraction: print(fraction, step, flush=True)), flush=True)
+assert "torch" not in sys.modules
 """
 
 
@@ -80,6 +81,21 @@ def test_a_hub_model_is_rejected_when_the_hub_cannot_be_reached(tmp_path: Path, 
     with pytest.raises(ModelUnavailable, match="the model hub cannot be reached"):
         prepare_model(entry, tmp_path, ignore_progress)
     assert find_prepared_folder(entry, tmp_path) is None
+
+
+def test_weights_that_cannot_be_converted_leave_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packages, folder = tmp_path / "packages", tmp_path / "models"
+    make_gguf_package(packages)
+    (packages / "tiny_gguf" / "__init__.py").write_text("def assemble(path): raise OSError(28, 'No space left on device')")
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.setenv("PYTHONPATH", f"{packages}:{REPOSITORY}")
+    steps = []
+    with pytest.raises(
+        ModelUnavailable, match=r"tiny: its GGUF weights could not be converted: OSError: .*No space left on device"
+    ):
+        prepare_model(TINY, folder, lambda step, fraction: steps.append(step))
+    assert steps == ["joining the weights"]
+    assert find_prepared_folder(TINY, folder) is None
 
 
 @pytest.mark.slow_fault

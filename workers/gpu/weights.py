@@ -8,13 +8,14 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from shared.errors import ModelUnavailable
 from shared.models.catalogue import ModelEntry
@@ -129,14 +130,14 @@ def _from_package(entry: ModelEntry, package: str, folder: Path, report: Progres
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(
         folder / f".{entry.name}.lock", lambda: report(f"waiting for another process that is preparing {entry.name}", 0.0)
-    ):
+    ) as lock:
         if _is_current(target, entry, marker):
             return target
         # Only the lock holder writes here, so an existing folder was left by a process that was killed.
         unfinished = folder / f".{entry.name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        _convert_gguf(module, unfinished, report)
+        _convert_gguf(entry, module, unfinished, lock, report)
         (unfinished / MARKER).write_text(json.dumps(marker))
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
@@ -161,29 +162,21 @@ def _plain_folder_inside(module: ModuleType) -> Path | None:
     return None
 
 
-def _convert_gguf(module: ModuleType, target: Path, report: ProgressCallback) -> None:
-    # Imported here, because `find_prepared_folder` is also called where torch would cost seconds.
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    report("joining the weights", 0.0)
-    gguf = Path(module.assemble(target / "weights.gguf"))
-    report("converting the tokenizer", 0.03)
-    tokenizer = AutoTokenizer.from_pretrained(target, gguf_file=gguf.name)
-    report("converting the weights", 0.4)
-    model: Any = AutoModelForCausalLM.from_pretrained(target, gguf_file=gguf.name, dtype=torch.bfloat16)
-    # The loader leaves dequantized weights marked as quantized, and would then refuse to save them.
-    model.hf_quantizer = None
-    model.is_quantized = False
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    gguf.unlink()
-    report("writing the weights", 0.95)
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
-    for terms in (Path(str(module.__file__)).parent / "data").glob("*"):
-        if terms.suffix in (".html", ".md", ".txt"):
-            shutil.copy(terms, target / terms.name)
+def _convert_gguf(entry: ModelEntry, module: ModuleType, target: Path, lock: int, report: ProgressCallback) -> None:
+    command = [sys.executable, "-m", "workers.gpu.gguf_conversion", module.__name__, str(target)]
+    error = ""
+    # It holds the lock as well, until it has followed this process, should that be killed.
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, pass_fds=[lock]) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said = json.loads(line)
+            if isinstance(said, dict):
+                error = said["error"]
+            else:
+                report(*said)
+    if process.returncode != 0:
+        reason = error or f"its process ended with status {process.returncode}"
+        raise ModelUnavailable(f"Model {entry.name}: its GGUF weights could not be converted: {reason}")
 
 
 def _marker(entry: ModelEntry, package: str) -> dict[str, object]:
@@ -198,8 +191,8 @@ def _is_current(target: Path, entry: ModelEntry, marker: dict[str, object]) -> b
 
 
 @contextmanager
-def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``; the kernel releases it when the process ends, however it ends."""
+def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[int]:
+    """Hold an exclusive lock on ``path``, by a descriptor; the kernel releases it when all processes with it have ended, however they end."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
@@ -207,7 +200,7 @@ def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         except BlockingIOError:
             on_wait()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
