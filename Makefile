@@ -35,11 +35,13 @@ lint: .venv/.installed-dev
 
 # The checks leave a core idle, so they run beside the tests. Many tests wait, so there are more of them at once than cores. Files run in
 # alphabetical order, which has the short ones last; xdist would have those with few tests last, which are the longest.
-test: .venv/.installed-dev .venv-clients/.installed web/node_modules/.package-lock.json chromium promtool tesseract
+test:
+	@$(MAKE) --no-print-directory -j3 .venv/.installed-dev .venv-clients/.installed web/node_modules/.package-lock.json system-packages
 	@$(MAKE) --no-print-directory -j2 lint tests
 
+# With PYTHONDONTWRITEBYTECODE, every process of a test would compile our modules anew.
 tests:
-	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow_fault" $(ARGS)
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow_fault" $(ARGS)
 
 # `make test` includes a short part of these. Run them on an otherwise idle machine. Slow tests of other folders follow, such as mutated
 # files, lm-eval, 300 schemas, and killed ingests.
@@ -66,20 +68,13 @@ dist: .venv/.installed-dev
 	@$(BIN)/python -m build --outdir dist .
 	@$(BIN)/python -m build --outdir dist client
 
-# The web page is tested in a browser, which is installed automatically only in continuous integration.
-chromium:
-	@[ -z "$(CI)" ] || command -v chromium-headless-shell >/dev/null || { echo "[chromium] installing"; \
-	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium-headless-shell >/dev/null; }
-
-# The alerts are tested with Prometheus' own tool.
-promtool:
-	@[ -z "$(CI)" ] || command -v promtool >/dev/null || { echo "[prometheus] installing"; \
-	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends prometheus >/dev/null; }
-
-# The second OCR engine is a library of the system.
-tesseract:
-	@[ -z "$(CI)" ] || command -v tesseract >/dev/null || { echo "[tesseract] installing"; \
-	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y tesseract-ocr >/dev/null; }
+# What tests need of the system: a browser for the web page, Prometheus' own tool for the alerts, and the second OCR engine. Installed
+# automatically only in continuous integration.
+system-packages:
+	@[ -z "$(CI)" ] || { command -v chromium-headless-shell && command -v promtool && command -v tesseract; } >/dev/null || { \
+	  echo "[system packages] installing chromium-headless-shell, prometheus, tesseract-ocr"; \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+	  chromium-headless-shell prometheus tesseract-ocr >/dev/null; }
 
 # torch is left out: its builds for CPU and CUDA come from several indexes, and each has other files.
 lock: .venv/.installed-dev
@@ -120,4 +115,4 @@ web/node_modules/.package-lock.json: web/package-lock.json | .venv/.installed-de
 	@echo "[web] installing npm packages into web/node_modules"
 	@$(BIN)/python web/build.py --packages
 
-.PHONY: docs tests web chromium promtool tesseract env lock digests help setup demo up lint test test-faults bench dist clean
+.PHONY: docs tests web system-packages env lock digests help setup demo up lint test test-faults bench dist clean
