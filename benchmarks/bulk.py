@@ -175,7 +175,7 @@ def sample_stack(stack: Stack) -> Sample:
     for name, pid in stack.pids().items():
         for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
             try:
-                if "workers.cpu.parsing.parse_child" not in process.cmdline():
+                if process.name() != "parse_child":
                     found[name] = found.get(name, 0.0) + process.memory_info().rss / 2**20
             except psutil.NoSuchProcess:
                 continue

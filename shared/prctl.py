@@ -8,6 +8,7 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 PR_SET_SECCOMP = 22
 SECCOMP_MODE_FILTER = 2
 PR_SET_CHILD_SUBREAPER = 36
@@ -20,6 +21,11 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 def die_with_parent(number: int = signal.SIGKILL) -> bool:
     """Have the kernel send this process a signal when the thread that started it ends."""
     return _prctl(PR_SET_PDEATHSIG, number)
+
+
+def name_process(name: str) -> bool:
+    """Set the name of this process that tools such as ``top`` show, of which the first 15 bytes count."""
+    return _libc is not None and _libc.prctl(PR_SET_NAME, ctypes.c_char_p(name.encode()), 0, 0, 0) == 0
 
 
 def adopt_orphans() -> bool:

@@ -23,7 +23,7 @@ from shared.jobs.queries import read_job
 from shared.jobs.queue_names import generation_queue
 from shared.redis_connection import PREFIX
 from testing.fault_rig.ledger import Ledger, wait_until_none
-from testing.fault_rig.processes import find_engine, has_argument, is_alive, kill, process_tree, processes_of_folder
+from testing.fault_rig.processes import find_engine, has_word, is_alive, kill, process_tree, processes_of_folder
 from testing.fault_rig.proxy import Proxy
 from testing.repository import REPOSITORY
 from testing.stack import QUICK, Stack
@@ -249,7 +249,7 @@ class FaultStack:
             ours = {process.pid for root in roots for process in process_tree(root)}
             found = [f"orphan {process.pid}" for process in processes_of_folder(self.server.data) if process.pid not in ours]
             for root in [self.pid_of("gpu0"), *(worker.pid for worker in self.extra_workers if worker.is_alive())]:
-                engines = [process for process in process_tree(root) if has_argument(process, "workers.gpu.engine")]
+                engines = [process for process in process_tree(root) if has_word(process, "workers.gpu.engine")]
                 found += [] if len(engines) == 1 else [f"{len(engines)} engines under {root}"]
             return found
 

@@ -25,21 +25,21 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def has_argument(process: psutil.Process, word: str) -> bool:
-    """Whether ``word`` is a part of an argument of the process. False if the process has ended."""
+def has_word(process: psutil.Process, word: str) -> bool:
+    """Whether ``word`` is in an argument or in the name of the process. False if the process has ended."""
     with suppress(psutil.NoSuchProcess):
-        return any(word in argument for argument in process.cmdline())
+        return any(word in text for text in (process.name(), *process.cmdline()))
     return False
 
 
 def find_engine(worker: int) -> psutil.Process | None:
     """The engine process of a model worker."""
-    return next((process for process in process_tree(worker) if has_argument(process, "workers.gpu.engine")), None)
+    return next((process for process in process_tree(worker) if has_word(process, "workers.gpu.engine")), None)
 
 
 def find_descendant(pid: int, word: str) -> psutil.Process | None:
-    """A descendant of ``pid`` that has ``word`` in its command line."""
-    return next((process for process in process_tree(pid)[1:] if has_argument(process, word)), None)
+    """A descendant of ``pid`` that has ``word`` in its command line or its name."""
+    return next((process for process in process_tree(pid)[1:] if has_word(process, word)), None)
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:

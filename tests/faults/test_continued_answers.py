@@ -18,7 +18,7 @@ import pytest
 
 from enginehouse_client import Client, RetryPolicy
 from shared.jobs.deltas import Delta, merge_deltas
-from testing.fault_rig.processes import has_argument
+from testing.fault_rig.processes import has_word
 from testing.stack import QUICK, Stack, models
 from testing.waiting import wait_until
 from tests.flows.tiny_model import make_tiny_model, tiny_entry
@@ -167,7 +167,7 @@ def victims(stack: Stack, name: str) -> list[psutil.Process]:
     if name == "worker":
         return [worker]
     if name == "engine":
-        return [child for child in worker.children(recursive=True) if has_argument(child, "workers.gpu.engine")]
+        return [child for child in worker.children(recursive=True) if has_word(child, "workers.gpu.engine")]
     return psutil.Process(stack.pid("api")).children()
 
 

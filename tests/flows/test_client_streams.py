@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from enginehouse_client import Client, Event, Timeout
-from testing.fault_rig.processes import has_argument
+from testing.fault_rig.processes import has_word
 from testing.stack import Stack
 from testing.waiting import LONG_SECONDS, wait_until
 from tests.flows.test_client import either
@@ -53,7 +53,7 @@ def test_killed_servers_lose_and_double_no_token(client: Client, slow_stack: Sta
 def test_a_killed_engine_is_continued_without_a_gap(client: Client, slow_stack: Stack) -> None:
     def kill() -> None:
         for process in psutil.Process(slow_stack.pid("gpu0")).children(recursive=True):
-            if has_argument(process, "workers.gpu.engine"):
+            if has_word(process, "workers.gpu.engine"):
                 process.kill()
 
     job = client.generate(TEXT, max_tokens=200)

@@ -18,7 +18,7 @@ import pytest
 
 from cli.local.process_tree import signal_group, spawn
 from cli.local.redis_server import find_binary, free_port
-from testing.fault_rig.processes import has_argument
+from testing.fault_rig.processes import has_word
 from testing.repository import REPOSITORY
 from testing.stack import models
 from testing.waiting import wait_until
@@ -145,7 +145,7 @@ def test_the_services_of_the_compose_file_complete_a_job(host: Host) -> None:
     for password in PASSWORDS.values():
         for name, process in host.processes.items():
             for member in (one := psutil.Process(process.pid), *one.children(recursive=True)):
-                assert not has_argument(member, password), f"a password is on the command line of {name}"
+                assert not has_word(member, password), f"a password is on the command line of {name}"
             assert password not in host.log(name), f"a password is in the log of {name}"
     # The containers are read-only except for volumes and /tmp.
     assert {name: host.written_by(name) for name in SERVICES} == {name: [] for name in SERVICES}

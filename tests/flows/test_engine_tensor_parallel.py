@@ -13,7 +13,7 @@ from llguidance import LLMatcher
 
 from shared.models.catalogue import load_catalogue
 from shared.settings import Settings
-from testing.fault_rig.processes import has_argument, is_alive
+from testing.fault_rig.processes import has_word, is_alive
 from testing.waiting import wait_until
 from tests.flows.engine_outputs import PATIENCE, OutputRecorder
 from tests.flows.tiny_model import make_tiny_model
@@ -42,7 +42,7 @@ class RankedEngine:
     def all_ranks(self) -> list[psutil.Process]:
         assert self.client.pid is not None
         leader = psutil.Process(self.client.pid)
-        return [leader, *(child for child in leader.children() if has_argument(child, "--rank"))]
+        return [leader, *(child for child in leader.children() if has_word(child, "--rank"))]
 
 
 @pytest.fixture(scope="module")

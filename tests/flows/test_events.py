@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2
 
-from testing.fault_rig.processes import has_argument
+from testing.fault_rig.processes import has_word
 from testing.stack import Stack
 from testing.waiting import wait_until
 
@@ -90,7 +90,7 @@ def test_a_new_attempt_continues_where_the_last_one_ended(slow_stack: Stack) -> 
     [engine] = [
         process
         for process in psutil.Process(slow_stack.pid("gpu0")).children(recursive=True)
-        if has_argument(process, "workers.gpu.engine")
+        if has_word(process, "workers.gpu.engine")
     ]
     engine.kill()
     events = follow(slow_stack, job)

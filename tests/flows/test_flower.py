@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from testing.fault_rig.processes import has_argument, processes_of_folder
+from testing.fault_rig.processes import has_word, processes_of_folder
 from testing.stack import QUICK, Stack
 from testing.waiting import wait_until
 
@@ -119,7 +119,7 @@ def test_the_password_is_in_no_log_no_state_and_no_command_line(watched: Stack, 
     assert password not in watched.log.read_text()
     assert password not in (watched.data / "state.json").read_text()
     for process in processes_of_folder(watched.data):
-        assert not has_argument(process, password)
+        assert not has_word(process, password)
     assert (watched.data / "flower-password").stat().st_mode & 0o777 == 0o600
 
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-import threading
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from pypdf import PdfWriter
 
 from shared.documents.media_types import PDF, TEXT, MediaType
 from shared.errors import DocumentRejected
+from testing.fault_rig.processes import find_descendant
 from workers.cpu.parsing.page_summary import format_ranges, summarize_pages
 from workers.cpu.parsing.parser import Limits, Page, read_pages
 
@@ -69,11 +69,6 @@ def rejected(tmp_path: Path, data: bytes, kind: MediaType = PDF, limits: Limits 
     with pytest.raises(DocumentRejected) as caught:
         read(tmp_path, data, kind, limits)
     return caught.value.code, caught.value.message
-
-
-def children() -> list[str]:
-    """The process ids of this thread's children."""
-    return Path(f"/proc/{os.getpid()}/task/{threading.get_native_id()}/children").read_text().split()
 
 
 def test_pages_are_read_in_order_with_normalized_lines(tmp_path: Path) -> None:
@@ -175,8 +170,7 @@ def test_a_callback_that_raises_kills_the_child(tmp_path: Path) -> None:
     with pytest.raises(KeyError) as held:
         read_pages(path, PDF, LIMITS, on_page)
     assert held.value.args == (1,)
-    commands = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children()]
-    assert not any(b"parse_child" in command for command in commands)
+    assert find_descendant(os.getpid(), "parse_child") is None
 
 
 def test_page_numbers_are_formatted_as_ranges() -> None:

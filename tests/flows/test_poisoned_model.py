@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from testing.fault_rig.processes import has_argument
+from testing.fault_rig.processes import has_word
 from testing.stack import QUICK, Stack, models
 from tests.flows.tiny_model import POISON, make_tiny_model, tiny_entry
 
@@ -36,7 +36,7 @@ def words(count: int) -> str:
 def engine_of(stack: Stack) -> psutil.Process:
     assert stack.process is not None
     family = psutil.Process(stack.process.pid).children(recursive=True)
-    [engine] = [process for process in family if has_argument(process, "workers.gpu.engine")]
+    [engine] = [process for process in family if has_word(process, "workers.gpu.engine")]
     return engine
 
 

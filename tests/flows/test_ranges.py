@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import threading
 import time
 import tracemalloc
@@ -9,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from fpdf import FPDF
 
@@ -17,7 +17,7 @@ from shared.documents.files import DocumentFiles
 from shared.documents.media_types import PDF, TEXT
 from shared.errors import DocumentRejected
 from shared.ids import DOCUMENT, new_id
-from testing.fault_rig.processes import has_argument
+from testing.fault_rig.processes import find_descendant
 from testing.waiting import wait_until
 from tests.flows.test_ingest_parse import stream as content_stream
 from tests.odd_files import many_pages, pdf
@@ -290,4 +290,4 @@ def endless_page() -> bytes:
 
 
 def a_child_reads() -> bool:
-    return any(has_argument(child, "parse_child") for child in psutil.Process().children())
+    return find_descendant(os.getpid(), "parse_child") is not None

@@ -14,7 +14,7 @@ import pytest
 from cli.local.redis_server import free_port
 from shared.errors import IndexUnavailable
 from testing.chroma_server import PASSWORD, ChromaServer
-from testing.fault_rig.processes import has_argument
+from testing.fault_rig.processes import has_word
 from testing.stack import Stack
 from workers.index.vector_store import VectorStore, login_header
 
@@ -93,7 +93,7 @@ def test_the_password_of_a_stack_is_private_and_random(stack: Stack) -> None:
     assert httpx.get(f"{address}{COLLECTIONS}", headers=login_header(url), trust_env=False).status_code == 200
     assert password not in stack.log.read_text()
     for pid in stack.pids().values():
-        assert not has_argument(psutil.Process(pid), password)
+        assert not has_word(psutil.Process(pid), password)
 
 
 def test_chroma_gets_no_login_of_redis(stack: Stack) -> None:

@@ -11,9 +11,8 @@ import pytest
 
 from cli.admin.machine_checks import check_sandbox
 from shared.packaged_files import CODE_ROOT
-from workers.cpu.parsing import parse_child
 from workers.cpu.sandbox import landlock, seccomp
-from workers.cpu.sandbox.child_process import ChildProcesses, without_paths
+from workers.cpu.sandbox.child_process import without_paths
 from workers.cpu.sandbox.sandbox import missing_protections
 
 pytestmark = pytest.mark.skipif(bool(missing_protections()), reason="this machine lacks a part of the sandbox")
@@ -73,25 +72,6 @@ def test_a_reader_can_do_nothing_but_read_its_file(tmp_path: Path) -> None:
     results = json.loads(done.stdout)
     assert {action for action, result in results.items() if result.startswith("yes")} == ALLOWED, results
     assert (tmp_path / "secret").read_text() == "secret"
-
-
-def test_a_child_gets_no_environment_and_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REDIS_URL", "redis://:secret@localhost")
-    started: list[dict[str, Any]] = []
-    popen = subprocess.Popen
-
-    def start(command: list[str], **options: Any) -> Any:
-        started.append({"command": command, **options})
-        return popen(command, **options)
-
-    monkeypatch.setattr(subprocess, "Popen", start)
-    path = tmp_path / "original"
-    path.write_bytes(b"text")
-    with ChildProcesses().start(parse_child.__name__, path, {"reader": "text"}):
-        pass
-    [child] = started
-    assert child["env"] == {}
-    assert str(tmp_path) not in str(child["command"])
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,9 @@ _READERS: Mapping[str, tuple[str, ...]] = {
     "office container": ("container", "open_office_container", "msoffcrypto", "olefile", "python_calamine"),
 }
 
+# Their libraries take half of the memory and two thirds of the time of all readers, and few files need them.
+_RARE = ("pypdf", "evernote", "subtitles")
+
 READERS_BY_MEDIA_TYPE: Mapping[str, tuple[str, ...]] = {
     media_types.PDF: ("pypdfium2", "pypdf"),
     media_types.TEXT: ("text",),
@@ -76,6 +79,13 @@ def import_reader(name: str) -> None:
     for imported in (f"workers.cpu.readers.{module}", *libraries):
         with suppress(ImportError):
             importlib.import_module(imported)
+
+
+def import_common_readers() -> None:
+    """Import all readers but those that few files need."""
+    for name in _READERS:
+        if name not in _RARE:
+            import_reader(name)
 
 
 def open_reader(name: str, source: Source, password: str, *, arranged: bool = True) -> Reader:

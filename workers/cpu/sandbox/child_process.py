@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from shared.packaged_files import CODE_ROOT
+from workers.cpu.sandbox import fork_server
 
 _SERVER_PATH = re.compile(
     "|".join(re.escape(f"{folder}/") + r"[^\s'\"<>:,;)]*" for folder in (CODE_ROOT, sys.prefix, sys.base_prefix))
@@ -28,7 +29,7 @@ class ChildProcesses:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._children: set[subprocess.Popen[bytes]] = set()
+        self._children: set[fork_server.Fork | subprocess.Popen[bytes]] = set()
         self._killed = False
 
     def kill(self) -> None:
@@ -42,47 +43,62 @@ class ChildProcesses:
     def start(self, module: str, path: Path, request: Mapping[str, Any]) -> Iterator["ChildProcess"]:
         """Run ``module`` with the open file ``path`` and a request, in which ``path`` and ``descriptor`` are added. The child has
         exited at the end of the block."""
-        with path.open("rb") as file:
-            child = subprocess.Popen(
-                [sys.executable, "-B", "-m", module],
-                cwd=CODE_ROOT,
-                env={},  # a child under the control of its file must not find addresses or secrets
-                pass_fds=[file.fileno()],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-            request = {**request, "path": f"/dev/fd/{file.fileno()}", "descriptor": file.fileno()}
-        assert child.stdin is not None
-        assert child.stdout is not None
-        with self._lock:
-            self._children.add(child)
-            if self._killed:
-                child.kill()
-        try:
-            with suppress(BrokenPipeError):  # it died at once; its exit status is examined later
-                child.stdin.write(json.dumps(request).encode() + b"\n")
-                child.stdin.close()
-            yield ChildProcess(child, child.stdout)
-        finally:
-            child.kill()
-            child.wait()
+        with path.open("rb") as file, _pipe() as (input_end, requests), _pipe() as (output, output_end):
+            child: fork_server.Fork | subprocess.Popen[bytes]
+            if fork_server.is_used_for(module):
+                descriptor = fork_server.FILE
+                child = fork_server.fork(module, file.fileno(), input_end.fileno(), output_end.fileno())
+            else:
+                descriptor = file.fileno()
+                child = subprocess.Popen(
+                    [sys.executable, "-B", "-m", module],
+                    cwd=CODE_ROOT,
+                    env={},  # a child under the control of its file must not find addresses or secrets
+                    pass_fds=[descriptor],
+                    stdin=input_end,
+                    stdout=output_end,
+                    stderr=subprocess.DEVNULL,
+                )
+            # Only the child has these now, so its end is the end of its output.
+            for given in (file, input_end, output_end):
+                given.close()
             with self._lock:
-                self._children.discard(child)
-            child.stdout.close()
-            with suppress(BrokenPipeError):
-                child.stdin.close()
+                self._children.add(child)
+                if self._killed:
+                    child.kill()
+            try:
+                with suppress(BrokenPipeError), requests:  # it died at once; its exit status is examined later
+                    values = {**request, "path": f"/dev/fd/{descriptor}", "descriptor": descriptor}
+                    requests.write(json.dumps(values).encode() + b"\n")
+                yield ChildProcess(child, output)
+            finally:
+                child.kill()
+                child.wait()
+                with self._lock:
+                    self._children.discard(child)
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Both ends of a pipe."""
+    ends = os.pipe()
+    with open(ends[0], "rb") as reader, open(ends[1], "wb") as writer:
+        yield reader, writer
 
 
 class ChildProcess:
     """A running child."""
 
-    def __init__(self, child: "subprocess.Popen[bytes]", output: IO[bytes]) -> None:
+    def __init__(self, child: "fork_server.Fork | subprocess.Popen[bytes]", output: IO[bytes]) -> None:
         self._child = child
         self._output = output
 
     def kill(self) -> None:
         self._child.kill()
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
 
     def exit_status(self) -> int:
         """Wait for the end of the child; negative is the number of the signal that killed it."""
