@@ -19,7 +19,6 @@ import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -51,6 +50,8 @@ LIBRARIES = (
         "gunicorn.workers.gthread",
     ),
     *("flask_cors", "enginehouse_client", "httpx2", "rich.live", "rich.progress", "rich.table"),
+    # What httpx2 and typer import when they are used.
+    *("httpcore2", "h11", "truststore", "anyio.streams.tls", "encodings.idna", "typer._adapters", "pydantic.type_adapter"),
 )
 FORKED_MODULES = ("cli.local.stack", "gunicorn", "workers.gpu", "workers.cpu", "workers.io", "workers.index.embedding_server")
 
@@ -70,10 +71,11 @@ def prepare_to_fork() -> None:
     for name in ("cli.local.guardian", "cli.local.supervisor"):
         vars(importlib.import_module(name))["spawn"] = _spawn
     vars(importlib.import_module("workers.gpu.engine_client.engine_connection"))["subprocess"] = _EngineProcesses
-    # Typer builds all commands again whenever one runs, which takes a tenth of a second.
+    # Typer builds all commands again whenever one runs, which takes a tenth of a second. The app is another object in each fork, which runs
+    # its module anew.
     main = importlib.import_module("typer.main")
-    vars(main)["get_command"] = cache(main.get_command)
-    main.get_command(importlib.import_module("cli.main").app)
+    command = main.get_command(importlib.import_module("cli.main").app)
+    vars(main)["get_command"] = lambda app: command
     # libuuid keeps the number of a file that it has opened, which is that of another file in a fork. Python then makes these ids itself.
     vars(uuid)["_generate_time_safe"] = None
     gc.collect()
