@@ -40,6 +40,16 @@ def main() -> None:
 
 def enginehouse(folder: Path, clients: list[int], jobs: int) -> dict[int, float]:
     """Jobs per second of Enginehouse for each number of clients."""
+    stack = quick_stack(folder)
+    try:
+        return {count: measure("enginehouse", count, jobs, job_client(stack)) for count in clients}
+    finally:
+        stack.stop()
+        stack.kill()
+
+
+def quick_stack(folder: Path) -> Stack:
+    """A stack whose model answers at once, started and idle."""
     stack = Stack(folder, environment={"ENGINEHOUSE_LOG_LEVEL": "WARNING"})
     entries = models(0.0)
     entries[0]["max_in_flight"] = SLOTS
@@ -47,8 +57,13 @@ def enginehouse(folder: Path, clients: list[int], jobs: int) -> dict[int, float]
     stack.start()
     # Workers load their models in the background; the machine must be idle before the measurement.
     stack.warm_up()
+    return stack
+
+
+def job_client(stack: Stack, key: str = "") -> Callable[[], Callable[[], None]]:
+    """Makes clients with a connection of their own, each a function that submits a job and waits for its result."""
     body = json.dumps({"prompt": PROMPT, "max_tokens": 8})
-    headers = {"Content-Type": "application/json", "Prefer": "wait=60"}
+    headers = {"Content-Type": "application/json", "Prefer": "wait=60"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
     def client() -> Callable[[], None]:
         connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=120)
@@ -61,11 +76,7 @@ def enginehouse(folder: Path, clients: list[int], jobs: int) -> dict[int, float]
 
         return submit_and_wait
 
-    try:
-        return {count: measure("enginehouse", count, jobs, client) for count in clients}
-    finally:
-        stack.stop()
-        stack.kill()
+    return client
 
 
 def plain_celery(folder: Path, clients: list[int], jobs: int) -> dict[int, float]:
@@ -90,7 +101,17 @@ def plain_celery(folder: Path, clients: list[int], jobs: int) -> dict[int, float
 
 
 def measure(what: str, clients: int, jobs: int, client: Callable[[], Callable[[], None]]) -> float:
-    """Run jobs from concurrent clients, one at a time per client; print latencies and return jobs per second."""
+    """Run jobs from concurrent clients; print latencies and return jobs per second."""
+    latencies, seconds = run_jobs(clients, jobs, client)
+    about = {"what": what, "clients": clients, "jobs": len(latencies)}
+    figure("overhead.p50", 1000 * percentile(latencies, 50), "ms", **about)
+    figure("overhead.p99", 1000 * percentile(latencies, 99), "ms", **about)
+    figure("overhead.jobs_per_second", len(latencies) / seconds, "1/s", **about)
+    return len(latencies) / seconds
+
+
+def run_jobs(clients: int, jobs: int, client: Callable[[], Callable[[], None]]) -> tuple[list[float], float]:
+    """Run jobs from concurrent clients, one at a time per client; returns their latencies and the time of all, in seconds."""
     each = max(1, jobs // clients if clients > 1 else jobs // 4)
     latencies: list[float] = []
     begin = threading.Barrier(clients + 1)
@@ -113,11 +134,7 @@ def measure(what: str, clients: int, jobs: int, client: Callable[[], Callable[[]
         thread.join()
     seconds = time.perf_counter() - start
     assert len(latencies) == each * clients, "a client failed"
-    about = {"what": what, "clients": clients, "jobs": len(latencies)}
-    figure("overhead.p50", 1000 * percentile(latencies, 50), "ms", **about)
-    figure("overhead.p99", 1000 * percentile(latencies, 99), "ms", **about)
-    figure("overhead.jobs_per_second", len(latencies) / seconds, "1/s", **about)
-    return len(latencies) / seconds
+    return latencies, seconds
 
 
 if __name__ == "__main__":
