@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -29,6 +30,14 @@ output, stdout = os.pipe()
 child = fork(MODULES[0], os.open(sys.argv[1], os.O_RDONLY), stdin, stdout)
 print(child.pid, flush=True)
 child.wait()
+"""
+
+FULL = """
+import errno, os
+from workers.cpu.sandbox import fork_server
+def fork(): raise OSError(errno.EAGAIN, "no process is free")
+os.fork = fork
+fork_server.main()
 """
 
 
@@ -101,6 +110,34 @@ def test_a_killed_server_takes_its_children_with_it_and_is_replaced(file: Path) 
         server_of(child).kill()
         assert child.wait() == -signal.SIGKILL
     assert read(file) == ["text"]
+
+
+def test_a_frozen_server_is_replaced_and_keeps_nobody_waiting(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_server, "REPORT_SECONDS", 0.2)
+    with waiting_child(file) as child:
+        server_of(child).suspend()
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+    monkeypatch.setattr(fork_server, "START_SECONDS", 3.0)
+    assert read(file) == ["text"]
+
+
+def test_a_machine_without_room_for_a_process_is_an_error_and_ends_no_other_child(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, servers = subprocess.Popen, []
+
+    def start_full(command: list[str], **options: Any) -> Any:
+        servers.append(start([*command[:2], "-c", FULL, command[-1]], **options))
+        return servers[-1]
+
+    monkeypatch.setattr(fork_server, "_server", None)
+    monkeypatch.setattr(subprocess, "Popen", start_full)
+    for _ in range(2):
+        with pytest.raises(BlockingIOError, match="temporarily unavailable"):
+            read(file)
+    [server] = servers
+    assert server.poll() is None
 
 
 def test_a_child_goes_on_when_a_terminal_or_systemd_signals_the_processes_of_its_worker(file: Path) -> None:

@@ -14,6 +14,7 @@ import fcntl
 import gc
 import importlib
 import os
+import select
 import selectors
 import signal
 import socket
@@ -32,6 +33,12 @@ MODULES = ("workers.cpu.parsing.parse_child", "workers.cpu.archives.unpack_child
 
 FILE = 3
 """The descriptor of the file in a fork."""
+
+START_SECONDS = 60.0
+"""A server that has not started a child after this time, although its imports take a second, is replaced."""
+
+REPORT_SECONDS = 10.0
+"""How long a server may take to report the end of a child."""
 
 _MAX_MESSAGE = 200
 _ABOVE_ALL = 1 << 20
@@ -61,9 +68,14 @@ class Fork:
     def wait(self) -> int:
         """Wait for the end and return the exit status; negative is the number of the signal that killed the child."""
         if self._status is None:
-            answer = self._connection.recv(_MAX_MESSAGE)
+            select.select([self._process], [], [])
+            self._connection.settimeout(REPORT_SECONDS)
+            try:
+                answer = self._connection.recv(_MAX_MESSAGE)
+            except TimeoutError:
+                answer = b""
             with self._lock:
-                # Children end with their server.
+                # Children end with their server, and one that is frozen reports nothing.
                 self._status = int(answer) if answer else -signal.SIGKILL
                 os.close(self._process)
             self._connection.close()
@@ -82,22 +94,25 @@ _server: _Server | None = None
 
 
 def fork(module: str, file: int, stdin: int, stdout: int) -> Fork:
-    """Run a module in a fork, with these descriptors. Raises OSError if no server can be started."""
+    """Run a module in a fork, with these descriptors. Raises OSError if this machine has no room for another process."""
     for _ in range(2):
         server = _running_server()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(START_SECONDS)
         try:
             with theirs:
                 socket.send_fds(server.connection, [module.encode()], [theirs.fileno(), file, stdin, stdout])
             message, files, _, _ = socket.recv_fds(ours, _MAX_MESSAGE, 1)
         except OSError:
-            message = b""
-        if message:
+            message, files = b"", []
+        if files:
             return Fork(ours, int(message), files[0])
-        # It was killed, perhaps for want of memory. The next one gets the same request.
         ours.close()
+        if message:
+            raise OSError(int(message), os.strerror(int(message)))
+        # It was killed, perhaps for want of memory, or is frozen. The next one gets the same request.
         _discard(server)
-    raise OSError("the fork server of parsers ended twice before it started a child")
+    raise OSError("two fork servers in succession started no child")
 
 
 def _running_server() -> _Server:
@@ -168,12 +183,18 @@ def _start_child(connection: socket.socket, children: dict[int, socket.socket]) 
     message, files, _, _ = socket.recv_fds(connection, _MAX_MESSAGE, 4)
     if not message:
         return False
-    parent = os.getpid()
-    if not (pid := os.fork()):
-        _become(message.decode(), parent, files[1:])
-    child = children[pid] = socket.socket(fileno=files[0])
-    for file in files[1:]:
-        os.close(file)
+    server, child = os.getpid(), socket.socket(fileno=files[0])
+    try:
+        if not (pid := os.fork()):
+            _become(message.decode(), server, files[1:])
+    except OSError as error:
+        with child:
+            child.send(str(error.errno).encode())
+        return True
+    finally:
+        for file in files[1:]:
+            os.close(file)
+    children[pid] = child
     # Opened before the process can be reaped, so that it is never another one of the same number.
     process = os.pidfd_open(pid)
     with suppress(BrokenPipeError):
@@ -182,10 +203,10 @@ def _start_child(connection: socket.socket, children: dict[int, socket.socket]) 
     return True
 
 
-def _become(module: str, parent: int, files: list[int]) -> NoReturn:
+def _become(module: str, server: int, files: list[int]) -> NoReturn:
     """Run a module as ``python -m`` would, in a fork that has nothing but the file and its input and output."""
     die_with_parent()
-    if os.getppid() != parent:  # it died before the line above
+    if os.getppid() != server:  # it died before the line above
         os._exit(1)
     status = 1
     try:
