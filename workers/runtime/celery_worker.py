@@ -33,7 +33,7 @@ from kombu.asynchronous import get_event_loop
 
 from shared import logs
 from shared.data_folder import open_data_folder
-from shared.jobs.celery_broker import CANARY, RUN_NEXT_JOB, CeleryBroker, celery_app
+from shared.jobs.celery_broker import CANARY, RUN_NEXT_JOB, CeleryBroker, WakeupChannel, celery_app
 from shared.jobs.maintenance import JobMaintenance
 from shared.jobs.queue_names import canary_queue
 from shared.jobs.transitions import JobTransitions
@@ -236,6 +236,8 @@ class CeleryWorker:
             ThreadsAfterFork.start_threads = self._start_threads
         else:
             self.app.steps["consumer"].add(FreeSlotNotice)
+        # As Celery counts them. A wake-up that it read without a free slot would wait here beside the free slots of other workers.
+        WakeupChannel.count_free_slots = lambda: self._pool.slots - len(worker_state.reserved_requests)
         self.app.steps["worker"].add(StopSignals)
         StopSignals.on_signal = self._on_stop_signal
         self.app.task(name=RUN_NEXT_JOB)(self.run_next_job)
