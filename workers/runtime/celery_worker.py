@@ -39,7 +39,7 @@ from shared.jobs.queue_names import canary_queue
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.liveness import liveness_folder, touch_until
-from shared.machine import share_objects
+from shared.machine import freeze_objects
 from shared.prctl import die_with_parent
 from shared.redis_connection import connect
 from shared.settings import Settings
@@ -288,7 +288,7 @@ class CeleryWorker:
             ),
         ]
         if self._pool.prefork:
-            share_objects()
+            freeze_objects()
         else:
             self._start_runtime(transitions, maintenance, worker_registry)
             self._start_threads()
