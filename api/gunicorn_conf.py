@@ -15,7 +15,7 @@ from api.metrics_folder import METRICS_FOLDER_VARIABLE, make_metrics_folder
 from shared.data_folder import open_data_folder
 from shared.liveness import TOUCH_SECONDS, LivenessFile, liveness_file
 from shared.logs import make_formatter
-from shared.machine import share_objects
+from shared.machine import freeze_objects
 from shared.prctl import die_with_parent
 from shared.process_exit import exit_now
 from shared.settings import Settings
@@ -43,7 +43,7 @@ def on_starting(server: Any) -> None:
     from api.app import import_routes
 
     import_routes()
-    share_objects()
+    freeze_objects()
 
 
 def show_life(file: LivenessFile) -> None:

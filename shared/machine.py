@@ -120,8 +120,12 @@ def _state_and_start(pid: int, proc: Path) -> tuple[str, int] | None:
     return fields[0], int(fields[19])
 
 
-def share_objects() -> None:
-    """Keep the objects of this process out of garbage collections in its children, which would copy every page that they look at."""
+def freeze_objects() -> None:
+    """Keep the objects of this process out of further garbage collections.
+
+    One looks at every object, which stops all threads for a tenth of a second where libraries and a model's tokenizer are loaded, and in a
+    child it copies every page that it looks at.
+    """
     gc.collect()
     gc.freeze()
 

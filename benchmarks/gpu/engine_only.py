@@ -33,6 +33,13 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--requests", type=int, default=512)
     parser.add_argument("--in-flight", type=int, help="requests that run at once, by default all")
+    parser.add_argument(
+        "--fill-seconds",
+        type=float,
+        nargs="*",
+        default=[],
+        help="also with requests that arrive one by one, so fast that this time fills all places, as in the whole stack",
+    )
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--step-tokens", type=int, nargs="*", default=[], help="smaller token budgets of a step to try")
     parser.add_argument(
@@ -75,6 +82,9 @@ def main() -> None:
     requests = workload(options.requests, SHAPES[options.shape]["vocab_size"], scale=options.scale)
     run_requests(engine, requests[: min(32, len(requests))])
     measure_throughput(engine, requests, about)
+    for seconds in options.fill_seconds:
+        interval = seconds / (options.in_flight or options.requests)
+        measure_throughput(engine, requests, about | {"fill_seconds": seconds}, interval=interval)
     largest = engine.parts.scheduler.max_step_tokens
     for tokens in (largest, *options.step_tokens):
         engine.parts.scheduler.max_step_tokens = tokens
@@ -118,10 +128,10 @@ class PhaseTimer:
 
 
 def measure_throughput(
-    engine: TransformersEngine, requests: list[WorkloadRequest], about: dict[str, Any], **sampling: Any
+    engine: TransformersEngine, requests: list[WorkloadRequest], about: dict[str, Any], interval: float = 0.0, **sampling: Any
 ) -> None:
     began = engine.report_load().steps
-    tokens, seconds, firsts = run_requests(engine, requests, **sampling)
+    tokens, seconds, firsts = run_requests(engine, requests, interval=interval, **sampling)
     steps = engine.report_load().steps - began
     report(
         "engine.throughput",
@@ -245,21 +255,34 @@ def measure_latency(engine: TransformersEngine, requests: list[WorkloadRequest],
 
 
 def run_requests(
-    engine: TransformersEngine, requests: list[WorkloadRequest], ends: list[float] | None = None, **sampling: Any
+    engine: TransformersEngine,
+    requests: list[WorkloadRequest],
+    ends: list[float] | None = None,
+    interval: float = 0.0,
+    **sampling: Any,
 ) -> tuple[int, float, list[float]]:
-    """Run all requests at once; returns tokens, seconds, and the seconds to each request's first token.
+    """Run all requests at once; returns tokens, seconds, and the seconds from the start to each request's first token.
 
-    ``ends`` receives the seconds to each end.
+    ``ends`` receives the seconds to each end. ``interval`` is the time between two arrivals.
 
     Each call has a cache salt of its own: otherwise it would find the prompts of the one before in the cache.
     """
     tag = f"{time.monotonic_ns()}"
     salt = next(_salts)
     start = time.perf_counter()
-    for number, request in enumerate(requests):
-        engine.add_request(
-            GenerationRequest(f"{tag}/{number}", request.prompt, request.output_tokens, [], cache_salt=salt, **sampling)
-        )
+
+    def submit() -> None:
+        for number, request in enumerate(requests):
+            if interval:
+                time.sleep(max(0.0, start + number * interval - time.perf_counter()))
+            engine.add_request(
+                GenerationRequest(f"{tag}/{number}", request.prompt, request.output_tokens, [], cache_salt=salt, **sampling)
+            )
+
+    if interval:
+        threading.Thread(target=submit).start()
+    else:
+        submit()
     tokens, ended = 0, 0
     firsts: dict[str, float] = {}
     while ended < len(requests):

@@ -9,6 +9,7 @@ import json
 import math
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -26,8 +27,9 @@ RUN_NEXT_JOB = "enginehouse.run_next_job"
 CANARY = "enginehouse.canary"
 
 BINDING_CHECK_SECONDS, UNACKED_RESTORE_SECONDS = 30, 3600
-# Two wake-ups within this time mean that more are probably waiting. This many of them at most are read in one turn of Celery's event loop.
-SUCCESSION_SECONDS, MAX_READ_AT_ONCE = 0.005, 16
+# Two wake-ups within this time mean that more are probably waiting: in a worker with hundreds of jobs, a turn of Celery's event loop waits
+# up to tens of milliseconds for the interpreter lock. This many wake-ups at most are read in one turn beside the first.
+SUCCESSION_SECONDS, MAX_READ_AT_ONCE = 0.05, 32
 
 
 class UnackedMessage(Message):
@@ -40,28 +42,30 @@ class UnackedMessage(Message):
 class WakeupChannel(Channel):
     """Reads wake-ups that come in quick succession in one turn of Celery's event loop, as a turn costs more than the wake-up itself.
 
-    Closes without waiting for the reply to a blocking read, which takes up to a second. Maintenance resends a wake-up that is lost that way.
+    ``count_free_slots`` returns how many more wake-ups the worker may read now. Closes without waiting for the reply to a blocking read, which
+    takes up to a second. Maintenance resends a wake-up that is lost that way.
     """
 
+    count_free_slots: Callable[[], int] = lambda: 0
     _in_poll: Any
     _read_at = -math.inf
 
     def _brpop_read(self, **options: Any) -> Any:
         result = super()._brpop_read(**options)  # type: ignore[no-untyped-call]
-        previous, self._read_at = self._read_at, time.monotonic()
         # kombu has just moved the queue of the message to the end of its cycle, which is empty once a drain has cancelled all queues.
         queues = self._queue_cycle.items
-        if queues and self._read_at - previous < SUCCESSION_SECONDS:
+        if queues and time.monotonic() - self._read_at < SUCCESSION_SECONDS:
             self._read_waiting(queues[-1])
+        self._read_at = time.monotonic()
         return result
 
     def _read_waiting(self, queue: str) -> None:
-        """Read what waits in a queue, as far as slots are free. The connection of the blocking read is idle until the next one."""
-        for _ in range(MAX_READ_AT_ONCE):
-            message = self.client.rpop(queue) if self.qos.can_consume() else None
-            if message is None:
-                return
-            self.connection._deliver(json.loads(message), queue)
+        """Read what waits in a queue, as far as slots are free, in one command: at each command this thread gives the interpreter lock away,
+        and hundreds of jobs want it. The connection of the blocking read is idle until the next one."""
+        count = min(type(self).count_free_slots(), MAX_READ_AT_ONCE)
+        if count > 0 and self.qos.can_consume():
+            for message in self.client.rpop(queue, count) or ():
+                self.connection._deliver(json.loads(message), queue)
 
     def close(self) -> None:
         if self._in_poll:

@@ -191,17 +191,10 @@ def test_a_process_that_stops_reading_does_not_block_senders(
     first = engine.pid
     assert first is not None
     os.kill(first, signal.SIGSTOP)
-    accepted: list[str] = []
-    filler = "x" * 1000
-
-    def submit_until_rejected() -> None:
-        for number in range(1024):  # far more than the socket buffers, and within the limit in flight
-            engine.submit_request(request(f"r{number}", filler))
-            accepted.append(f"r{number}")
-
-    with pytest.raises(EngineFault):
-        submit_until_rejected()
-    assert accepted
+    accepted = [f"r{number}" for number in range(1024)]  # far more than the socket buffers, and within the limit in flight
+    for id in accepted:
+        engine.submit_request(request(id, "x" * 1000))
+    assert engine.pid == first
     outputs.wait_for("end of every request", lambda: set(accepted) <= set(outputs.ends))
     assert {outputs.ends[id][0][0] for id in accepted} == {"lost"}
     engine.submit_request(request("after"), timeout=PATIENCE)

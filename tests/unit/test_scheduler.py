@@ -31,7 +31,7 @@ class Engine:
         self.tokens: dict[str, list[int]] = {}
         self.ends: dict[str, tuple[str, str]] = {}
         self.scores: dict[str, list[int]] = {}
-        self.first_steps = 0
+        self.firsts: list[str] = []
         self.running: deque[ScheduledStep] = deque()
         self.depth = depth
         self.next_token: Callable[[str, int], int] = lambda id, position: 100 + position
@@ -43,11 +43,13 @@ class Engine:
         tokens: list[int],
         finished: list[FinishedRequest],
         *,
-        first: bool,
+        first: list[str],
         logprobs: Scores,
         prompt_logprobs: Scores,
     ) -> None:
-        self.first_steps += first
+        for id in first:
+            assert id not in self.tokens
+        self.firsts += first
         for id, token in zip(ids, tokens, strict=True):
             assert id not in self.ends
             self.tokens.setdefault(id, []).append(token)
@@ -110,6 +112,7 @@ def test_every_request_generates_its_tokens_and_ends_once(depth: int) -> None:
     for number in range(20):
         assert engine.tokens[str(number)] == numbers(1 + number % 7, 100)
         assert engine.ends[str(number)] == ("length", "")
+    assert sorted(engine.firsts) == sorted(engine.tokens)
     assert engine.cache.used_fraction == 0
     assert engine.scheduler.waiting == 0
     assert not engine.scheduler.has_work
@@ -265,7 +268,7 @@ def test_the_first_token_of_a_request_is_marked() -> None:
     engine = Engine(tokens=4, depth=1)
     engine.add("a", numbers(10), new=5)
     engine.run()
-    assert engine.first_steps == 1
+    assert engine.firsts == ["a"]
 
 
 def test_a_step_survives_encoding() -> None:

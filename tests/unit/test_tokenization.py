@@ -1,5 +1,8 @@
 """Detokenization: tokens become the same text however they are split into calls."""
 
+from collections.abc import Sequence
+from itertools import groupby
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +49,33 @@ def test_a_stop_text_is_removed_however_it_is_split(case: tuple[str, list[list[i
 def test_no_piece_has_a_stop_text_or_what_follows_it(case: tuple[str, list[list[int]]], stop: str) -> None:
     text, pieces = case
     assert stop not in "".join(detokenize(Detokenizer(ByteTokenizer().decode, [stop]), pieces)) or stop not in text
+
+
+def decode_with_fallback(ids: Sequence[int]) -> str:
+    """Like a decoder that falls back to bytes: a run of bytes that is no text is broken as a whole, and a text has no space at its start."""
+    pieces: list[str] = []
+    for is_byte, run in groupby(ids, lambda id: id < 256):
+        if not is_byte:
+            pieces += (f" word{id}" for id in run)
+            continue
+        data = bytes(run)
+        try:
+            pieces.append(data.decode())
+        except UnicodeDecodeError:
+            pieces.append(BROKEN * len(data))
+    return "".join(pieces).removeprefix(" ")
+
+
+@given(
+    st.lists(st.one_of(st.integers(256, 300).map(lambda id: [id]), st.sampled_from("é中😀").map(lambda c: [*c.encode()]))),
+    st.data(),
+)
+def test_what_is_decoded_does_not_depend_on_how_much_came_before(characters: list[list[int]], data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(characters)), max_size=3)))
+    batches = [characters[start:end] for start, end in zip([0, *cuts], [*cuts, len(characters)], strict=True)]
+    detokenizer = Detokenizer(decode_with_fallback)
+    pieces = [detokenizer.add_tokens([id for character in batch for id in character])[0] for batch in batches]
+    assert "".join(pieces) + detokenizer.flush() == decode_with_fallback([id for character in characters for id in character])
 
 
 def test_an_incomplete_character_is_held_back() -> None:

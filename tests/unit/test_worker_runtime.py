@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -61,6 +62,12 @@ def test_a_job_is_claimed_run_and_finished(bench: Bench) -> None:
     _, (queue, worker, token), _ = bench.transitions.calls[0]
     assert (queue, worker) == (QUEUE, bench.runtime.worker.id)
     assert token
+
+
+def test_an_ended_attempt_is_freed_without_a_garbage_collection(bench: Bench) -> None:
+    attempts: list[weakref.ref[Attempt]] = []
+    bench.run_job(lambda attempt: attempts.append(weakref.ref(attempt)))
+    assert [attempt() for attempt in attempts] == [None]
 
 
 def test_what_an_attempt_logs_is_written_with_its_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

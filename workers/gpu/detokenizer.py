@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 
+# How many tokens before new ones are decoded with them.
+_CONTEXT_TOKENS = 8
+
 # A character takes a few tokens at most; a longer run that does not decode never will.
 _MAX_CHARACTER_TOKENS = 64
 
@@ -18,7 +21,8 @@ class Detokenizer:
         self._drops_space = drop_leading_space
         self._stops = tuple(text for text in dict.fromkeys(stop) if text)
         self._ids: list[int] = []
-        self._decoded = 0  # how many of `_ids` are already part of the text
+        self._decoded = 0  # how many of `_ids` are already part of the text, and their own text
+        self._decoded_text = ""
         self._held = ""  # text that may be the start of a stop text
         self.stopped = False
         self.received = 0
@@ -56,25 +60,31 @@ class Detokenizer:
     def _decode_all(self, ids: Sequence[int]) -> str:
         """The text of all these tokens at once, or nothing, and no token used, if it ends within a character."""
         together = [*self._ids, *ids]
-        before = self._decode(self._ids[: self._decoded])
-        text = self._decode(together)[len(before) :]
+        text = self._decode(together)[len(self._decoded_text) :]
         if text.endswith(BROKEN):
             return ""
         if text:
-            self._ids = together[self._decoded :]
-            self._decoded = len(self._ids)
+            self._keep_context(together[self._decoded :], text)
         return text
 
     def _decode_next(self, last: bool = False) -> str:
-        before = self._decode(self._ids[: self._decoded])
-        text = self._decode(self._ids)[len(before) :]
+        text = self._decode(self._ids)[len(self._decoded_text) :]
         incomplete = not text or text.endswith(BROKEN)
         if incomplete and not last and len(self._ids) - self._decoded < _MAX_CHARACTER_TOKENS:
             return ""
-        # The decoded tokens stay as context, because some tokenizers drop the space at the start of a text.
-        self._ids = self._ids[self._decoded :]
-        self._decoded = len(self._ids)
+        self._keep_context(self._ids[self._decoded :], text)
         return text
+
+    def _keep_context(self, ids: list[int], text: str) -> None:
+        """Keep some of the tokens that have just been decoded, because some tokenizers drop the space at the start of a text.
+
+        The last few are enough if they are the end of this text by themselves. They are not if the first of them is within a character.
+        """
+        context = ids[-_CONTEXT_TOKENS:]
+        own_text = self._decode(context)
+        if len(context) < len(ids) and (not own_text or BROKEN in own_text or not text.endswith(own_text)):
+            context, own_text = ids, self._decode(ids)
+        self._ids, self._decoded, self._decoded_text = context, len(context), own_text
 
     def _release(self, text: str) -> str:
         self.received += len(text)

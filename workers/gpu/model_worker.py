@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared.errors import EnginehouseError, ModelUnavailable
+from shared.machine import freeze_objects
 from shared.models.catalogue import ECHO, ModelEntry
 from shared.redis_connection import STEADY_RETRIES, connect
 from shared.sessions.store import Sessions
@@ -153,6 +154,7 @@ class ModelWorker:
         self._handler = GenerationHandler(
             entry, codec, engine, Sessions(connect(settings.redis_url, retries=STEADY_RETRIES), settings)
         )
+        freeze_objects()
         self._report_engine_state()
 
     def _wait_for_memory(self) -> None:

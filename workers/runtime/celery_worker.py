@@ -33,13 +33,13 @@ from kombu.asynchronous import get_event_loop
 
 from shared import logs
 from shared.data_folder import open_data_folder
-from shared.jobs.celery_broker import CANARY, RUN_NEXT_JOB, CeleryBroker, celery_app
+from shared.jobs.celery_broker import CANARY, RUN_NEXT_JOB, CeleryBroker, WakeupChannel, celery_app
 from shared.jobs.maintenance import JobMaintenance
 from shared.jobs.queue_names import canary_queue
 from shared.jobs.transitions import JobTransitions
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.liveness import liveness_folder, touch_until
-from shared.machine import share_objects
+from shared.machine import freeze_objects
 from shared.prctl import die_with_parent
 from shared.redis_connection import connect
 from shared.settings import Settings
@@ -236,6 +236,8 @@ class CeleryWorker:
             ThreadsAfterFork.start_threads = self._start_threads
         else:
             self.app.steps["consumer"].add(FreeSlotNotice)
+        # As Celery counts them. A wake-up that it read without a free slot would wait here beside the free slots of other workers.
+        WakeupChannel.count_free_slots = lambda: self._pool.slots - len(worker_state.reserved_requests)
         self.app.steps["worker"].add(StopSignals)
         StopSignals.on_signal = self._on_stop_signal
         self.app.task(name=RUN_NEXT_JOB)(self.run_next_job)
@@ -286,7 +288,7 @@ class CeleryWorker:
             ),
         ]
         if self._pool.prefork:
-            share_objects()
+            freeze_objects()
         else:
             self._start_runtime(transitions, maintenance, worker_registry)
             self._start_threads()

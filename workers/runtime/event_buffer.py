@@ -77,6 +77,14 @@ class EventBuffer:
         with self._lock:
             self._events = [event for event in self._events if event.index > index]
 
+    def forget_callbacks(self) -> None:
+        """Call nobody any more, because the attempt has ended.
+
+        An attempt and its buffer refer to each other. Without this, all that belongs to an ended job would stay until a garbage collection, and
+        one that finds a thousand jobs stops the threads of a busy worker for a tenth of a second.
+        """
+        self.on_refused = self.on_followed = _do_nothing
+
     def _append_event(
         self, kind: Literal["delta", "progress", "restart"], data: Mapping[str, Any], phase: str = "", output: str = ""
     ) -> None:
@@ -84,3 +92,7 @@ class EventBuffer:
         job, attempt = self.lease
         event = Event(job=job, attempt=attempt, index=self._last_index, type=kind, data=data, phase=phase, output=output)
         self._events.append(event)
+
+
+def _do_nothing() -> None:
+    """Replaces a callback."""

@@ -348,6 +348,7 @@ class WorkerRuntime:
             self._beside_slots -= not has_slot
             self._attempts.pop(attempt.lease, None)
             self._last_used = self._clock()
+        attempt.events.forget_callbacks()
         with self._slot_released:
             self._slot_released.notify()
 

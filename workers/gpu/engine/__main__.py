@@ -31,6 +31,7 @@ from workers.gpu.engine.messages import (
     PhaseUpdate,
     decode_message,
     encode_message,
+    split_messages,
 )
 from workers.gpu.engine.protocol import Engine, EngineDied, PhaseCallback
 
@@ -94,13 +95,14 @@ def main() -> None:
                 data = connection.recv_bytes()
             except (EOFError, OSError):
                 _end()
-            message = decode_message(data)
+            messages = [decode_message(part) for part in split_messages(data)]
             loaded.wait()
             assert engine is not None
-            if isinstance(message, GenerationRequest):
-                engine.add_request(message)
-            elif isinstance(message, CancelRequest):
-                engine.abort_request(message.id)
+            for message in messages:
+                if isinstance(message, GenerationRequest):
+                    engine.add_request(message)
+                elif isinstance(message, CancelRequest):
+                    engine.abort_request(message.id)
 
     def send_heartbeats() -> None:
         while True:

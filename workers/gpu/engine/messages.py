@@ -4,6 +4,7 @@ JSON instead of pickle, so that neither side can make the other execute code, an
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -140,6 +141,16 @@ _NAMES = {message_type: name for name, message_type in _TYPES.items()}
 def encode_message(message: Message) -> bytes:
     """Serialize one message."""
     return json.dumps([_NAMES[type(message)], vars(message)], separators=(",", ":")).encode()
+
+
+def join_messages(messages: Sequence[bytes]) -> bytes:
+    """Encoded messages as one."""
+    return b"\n".join(messages)
+
+
+def split_messages(data: bytes) -> list[bytes]:
+    """Parse the output of ``join_messages``. JSON has line breaks in strings only as escapes."""
+    return data.split(b"\n")
 
 
 def decode_message(data: bytes) -> Message:

@@ -44,12 +44,14 @@ class ScheduledStep:
     input: StepInput
     is_output: NDArray[np.bool_]
     is_last: NDArray[np.bool_]
-    is_first: bool
     scored: list[tuple["QueuedRequest", int]] = field(default_factory=list)
 
 
 class DeliverStep(Protocol):
-    """Receives the output of a step: one token for each of ``ids``, with scores of some, then the requests that finished."""
+    """Receives the output of a step: one token for each of ``ids``, with scores of some, then the requests that finished.
+
+    ``first`` are those whose first token it is.
+    """
 
     def __call__(
         self,
@@ -57,7 +59,7 @@ class DeliverStep(Protocol):
         tokens: list[int],
         finished: list[FinishedRequest],
         *,
-        first: bool,
+        first: list[str],
         logprobs: Scores,
         prompt_logprobs: Scores,
     ) -> None: ...
@@ -268,7 +270,6 @@ class Scheduler:
         slots = [self._slots(decoding, at)]
         contexts, lengths = [at + 1], [np.ones(len(decoding), np.int32)]
         is_output, is_last = [np.ones(len(decoding), np.bool_)], [self._remaining[decoding] == 1]
-        first = False
         scored: list[tuple[QueuedRequest, int]] = []
         scored_at, targets = [_EMPTY], [_EMPTY]
         offset = len(decoding)
@@ -292,7 +293,6 @@ class Scheduler:
             complete = not request.remaining_prompt
             is_output.append(np.array([complete and request.max_new_tokens > 0]))
             is_last.append(np.array([complete and request.max_new_tokens <= 1]))
-            first = first or complete
             self.cache.mark_written(request.pages[: request.computed // self.cache.page_size])
         step_rows = np.concatenate(rows)
         tables, self._new_tables = self._new_tables, []
@@ -318,7 +318,6 @@ class Scheduler:
             ),
             outputs,
             np.concatenate(is_last),
-            first,
             scored,
         )
         self._in_steps[step_rows] += 1
@@ -345,7 +344,7 @@ class Scheduler:
             failed.append((request.id, "failed", error))
             self._end(request)
         if failed:
-            self._deliver([], [], failed, first=False, logprobs=[], prompt_logprobs=[])
+            self._deliver([], [], failed, first=[], logprobs=[], prompt_logprobs=[])
         return adjustments
 
     def _find_adjusted(self, step: ScheduledStep) -> AdjustedRequests:
@@ -428,6 +427,7 @@ class Scheduler:
         ids: list[str] = []
         values: list[int] = []
         finished: list[FinishedRequest] = []
+        first: list[str] = []
         logprobs: list[tuple[str, list[TokenLogprobs]]] = []
         prompt_logprobs = self._prompt_scores(step, result) if step.scored else []
         scores = dict(zip(step.input.reported.tolist(), range(len(step.input.reported)), strict=True))
@@ -438,6 +438,8 @@ class Scheduler:
             reason = self._finish_reason(request, token, bool(is_last[index])) if ending[index] else None
             detail = f"NaN or infinite logits after {step.input.contexts[index]} tokens" if reason == "nan_logits" else ""
             if reason in (None, "length") and outputs[index]:
+                if not request.output:
+                    first.append(request.id)
                 request.output.append(token)
                 ids.append(request.id)
                 values.append(token)
@@ -454,7 +456,7 @@ class Scheduler:
         for row in rows[self._has_ended[rows] & (self._in_steps[rows] == 0)].tolist():
             self._release(row)
         if ids or finished or prompt_logprobs:
-            self._deliver(ids, values, finished, first=step.is_first, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
+            self._deliver(ids, values, finished, first=first, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
 
     def _prompt_scores(self, step: ScheduledStep, result: StepResult) -> Scores:
         """Entries of the scored prompt tokens of requests that have not ended."""

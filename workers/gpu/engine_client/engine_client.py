@@ -149,7 +149,8 @@ class EngineClient:
             if request.id in self._requests:
                 raise EngineFault(f"Model {self._name} is already running a request with id {request.id}.")
             self._requests.enqueue(request)
-        self._send_admitted()
+            connection, admitted = self._admit()
+        self._send(connection, admitted)
 
     def cancel_request(self, id: str) -> None:
         """Cancel a request; it finishes through ``on_step``. Has no effect on a request that has finished."""
@@ -176,8 +177,14 @@ class EngineClient:
     def _send_admitted(self) -> None:
         """Send waiting requests to the process as far as the limit allows."""
         with self._changed:
-            connection = self.supervisor.connection if self._state.phase in ("ready", "stalled") else None
-            admitted = self._requests.admit() if connection is not None else []
+            connection, admitted = self._admit()
+        self._send(connection, admitted)
+
+    def _admit(self) -> tuple[EngineConnection | None, list[GenerationRequest]]:
+        connection = self.supervisor.connection if self._state.phase in ("ready", "stalled") else None
+        return connection, self._requests.admit() if connection is not None else []
+
+    def _send(self, connection: EngineConnection | None, admitted: list[GenerationRequest]) -> None:
         for request in admitted:
             assert connection is not None
             connection.send_message(request)

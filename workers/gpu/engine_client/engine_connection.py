@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import os
+import queue
 import signal
 import socket
 import struct
@@ -14,11 +15,14 @@ from typing import Protocol
 
 from shared.models.catalogue import VLLM, ModelEntry
 from shared.settings import Settings
-from workers.gpu.engine.messages import Message, decode_message, encode_message
+from workers.gpu.engine.messages import Message, decode_message, encode_message, join_messages
 from workers.gpu.engine_client.engine_interpreter import find_interpreter
 from workers.gpu.weights import prepare_adapters, prepare_model
 
 logger = logging.getLogger("engine_process")
+
+# Messages in one write. The engine begins with the first once it has read them all.
+MAX_JOINED = 32
 
 
 class EngineConnection(Protocol):
@@ -30,7 +34,7 @@ class EngineConnection(Protocol):
         ...
 
     def send_message(self, message: Message) -> None:
-        """Send a message. Does nothing when the process is gone. Any thread may call this."""
+        """Send a message after those that were sent before. Does nothing when the process is gone. Any thread may call this."""
         ...
 
     def receive_message(self, timeout: float) -> Message | None:
@@ -82,7 +86,8 @@ class ProcessConnection:
             # By default CUDA orders GPUs by speed; NVML and nvidia-smi order them by PCI bus.
             environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         self._is_group = entry.engine == VLLM
-        self._sending = threading.Lock()
+        # None after the last message.
+        self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._connection = Connection(ours.detach())
         with theirs:
             self._process = subprocess.Popen(
@@ -93,6 +98,7 @@ class ProcessConnection:
                 # Processes that vLLM spawns outlive the one that spawned them, and keep the GPU.
                 process_group=0 if self._is_group else None,
             )
+        threading.Thread(target=self._write_outgoing, name=f"engine-writer-{entry.name}", daemon=True).start()
         logger.info("engine of %s started as process %d", entry.name, self._process.pid)
 
     @property
@@ -100,18 +106,34 @@ class ProcessConnection:
         return self._process.pid if self._process.poll() is None else None
 
     def send_message(self, message: Message) -> None:
-        try:
-            with self._sending:
-                self._connection.send_bytes(encode_message(message))
-        except OSError:
-            # The process is exiting, or has not read for so long that half a message may be stuck in the socket. It could
-            # not parse anything after that, so the connection ends here.
-            self.close()
+        self._outgoing.put(encode_message(message))
+
+    def _write_outgoing(self) -> None:
+        """Write what was sent, until the connection is closed.
+
+        In a thread of its own, which takes all that waits. If each thread wrote its message under a lock, the threads of hundreds of jobs would
+        wait for each other for up to a second: a write gives the interpreter lock away, and many want it.
+        """
+        while (message := self._outgoing.get()) is not None:
+            messages = [message]
+            with contextlib.suppress(queue.Empty):
+                while len(messages) < MAX_JOINED and (message := self._outgoing.get_nowait()) is not None:
+                    messages.append(message)
+            try:
+                self._connection.send_bytes(join_messages(messages))
+            except OSError:
+                # The process is exiting, or has not read for so long that half a message may be stuck in the socket. It could
+                # not parse anything after that, so the connection ends here.
+                message = None
+            if message is None:
+                self.close()
+                return
 
     def receive_message(self, timeout: float) -> Message | None:
         return decode_message(self._connection.recv_bytes()) if self._connection.poll(timeout) else None
 
     def close(self) -> None:
+        self._outgoing.put(None)
         # Both sides read end-of-file, while the descriptor stays valid for threads that still use it.
         try:
             with socket.socket(fileno=os.dup(self._connection.fileno())) as duplicate:
