@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,14 @@ def test_an_interrupt_ends_a_worker_that_waits_for_redis_without_a_traceback(tmp
         "REDIS_URL": "redis://127.0.0.1:1",
         "ENGINEHOUSE_ENGINE": "echo",
     }
-    worker = subprocess.Popen([sys.executable, "-m", "workers.gpu"], stderr=subprocess.PIPE, env=environment, cwd=REPOSITORY)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "workers.gpu"],
+        stderr=subprocess.PIPE,
+        env=environment,
+        cwd=REPOSITORY,
+        # A shell has commands that it runs in the background ignore it, and their children inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     assert worker.stderr is not None
     with worker.stderr:
         assert b"Redis cannot be reached" in worker.stderr.readline()
