@@ -41,7 +41,7 @@ test:
 
 # With PYTHONDONTWRITEBYTECODE, every process of a test would compile our modules anew.
 tests:
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow_fault" $(ARGS)
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow_fault" $(ARGS)
 
 # `make test` includes a short part of these. Run them on an otherwise idle machine. Slow tests of other folders follow, such as mutated
 # files, lm-eval, 300 schemas, and killed ingests.

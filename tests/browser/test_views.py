@@ -282,6 +282,24 @@ def test_a_new_chat_takes_the_focus_when_its_code_arrives_late(page: Page, way: 
     page.unroute("**/assets/view-*")
 
 
+def test_the_palette_has_the_focus_when_it_is_drawn_again_before_it_was_shown(page: Page) -> None:
+    page.goto("/ui/jobs")
+    expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
+    # What a list that arrives at that moment does: effects of a component run early when it is drawn again before the browser has painted.
+    page.evaluate("""async () => {
+        document.dispatchEvent(new KeyboardEvent("keydown", { key: "k", ctrlKey: true }));
+        let field = null;
+        for (let turn = 0; turn < 1000 && field === null; turn++) {
+            await Promise.resolve();
+            field = document.querySelector("[aria-controls=palette-list]");
+        }
+        field.value = "Web";
+        field.dispatchEvent(new Event("input", { bubbles: true }));
+    }""")
+    expect(page.get_by_role("option", name="Webhooks")).to_be_visible()
+    expect(page.get_by_label("View, collection or job")).to_be_focused()
+
+
 def test_the_focus_stays_while_the_lists_load(page: Page, stack: Stack) -> None:
     stack.post("/collections", {"name": "anchors"})
     files = page.locator("#files")

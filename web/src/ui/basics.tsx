@@ -5,7 +5,7 @@ import type { IconNode } from "lucide";
 import { Check, CircleAlert, CircleX, Clock, Copy, Hourglass, LoaderCircle, X, Ban } from "lucide";
 import type { ButtonHTMLAttributes, ComponentChildren } from "preact";
 import { h } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { ApiError } from "../api.ts";
 import { ago, documentStatus, fullTime, isAmiss, isUnfinished, jobStatus, problem } from "../words.ts";
 
@@ -83,7 +83,8 @@ export function CopyButton({ text, label = "Copy", icon = true }: { text: string
 /** A modal dialog; Escape and a click beside it close it. */
 export function Dialog({ heading, onClose, children, class: kind = "" }: { heading: string; onClose: () => void; children: ComponentChildren; class?: string }) {
   const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  // Before the effects of its content, which may focus a field: a closed dialog refuses that, and one that opens focuses its first button.
+  useLayoutEffect(() => {
     const before = document.activeElement as HTMLElement | null;
     dialog.current!.showModal();
     return () => before?.focus?.();
