@@ -1,5 +1,6 @@
 """The processes that are forked for untrusted files: they have nothing of the worker, and end with it."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -138,6 +139,15 @@ def test_a_machine_without_room_for_a_process_is_an_error_and_ends_no_other_chil
             read(file)
     [server] = servers
     assert server.poll() is None
+
+
+def test_a_file_is_read_where_the_kernel_has_no_descriptors_of_processes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(pid: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", missing)
+    assert not fork_server.is_used_for(MODULES[0])
+    assert read(file) == ["text"]
 
 
 def test_a_child_goes_on_when_a_terminal_or_systemd_signals_the_processes_of_its_worker(file: Path) -> None:

@@ -7,7 +7,7 @@ never reads from a file or a request, and only passes their descriptors on. A ch
 
 Messages on the socket between worker and server are the name of a module, with four descriptors: a socket for this child, the file, and
 the child's standard input and output. The child's socket then has the descriptor of its process and, at its end, its exit status. When
-the worker ends, its socket is closed, and the server and its children end too. Linux only: elsewhere, each child is started anew.
+the worker ends, its socket is closed, and the server and its children end too. This needs Linux 5.3: elsewhere, each child is started anew.
 """
 
 import fcntl
@@ -46,7 +46,16 @@ _ABOVE_ALL = 1 << 20
 
 def is_used_for(module: str) -> bool:
     """Whether ``fork`` can run this module here."""
-    return sys.platform == "linux" and module in MODULES
+    return module in MODULES and _has_process_descriptors()
+
+
+def _has_process_descriptors() -> bool:
+    """Whether the kernel has them, as Linux does since 5.3."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 class Fork:
