@@ -39,7 +39,7 @@ test:
 	@$(MAKE) --no-print-directory -j3 .venv/.installed-dev .venv-clients/.installed web/node_modules/.package-lock.json system-packages
 	@$(MAKE) --no-print-directory -j2 lint tests
 
-# With PYTHONDONTWRITEBYTECODE, every process of a test would compile our modules anew.
+# With PYTHONDONTWRITEBYTECODE, every process of a test would compile our modules again.
 tests:
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow_fault" $(ARGS)
 

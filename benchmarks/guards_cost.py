@@ -1,4 +1,4 @@
-"""Cost of the guards: jobs per second of this code, beside a copy of it from which what protects it from strangers is cut out.
+"""Cost of the guards: jobs per second of this code, beside a copy without what protects it from strangers.
 
 Cut out is what each job meets: the worker class that keeps slow clients from threads, the checks of Origin and of encodings, the slots of
 owners, headers that keep browsers from guessing, the rates of keys and owners, the limits of owners, and the count of their bytes. Both
@@ -8,19 +8,17 @@ percent, so each round starts new ones, and the figures are medians over the rou
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.cut_code import copy_code
 from benchmarks.figures import figure, percentile
-from testing.repository import REPOSITORY
 
-FOLDERS = ("api", "benchmarks", "cli", "client", "docs", "shared", "testing", "web", "workers")
+CODE = ("api", "benchmarks", "cli", "client", "docs", "shared", "testing", "web", "workers", "models.json", "pyproject.toml")
 WITH, WITHOUT = "with guards", "without guards"
-# Each is a file, a text in it, and its replacement.
 CUTS = (
     ("cli/local/process_commands.py", "api.gunicorn_worker.GuardedWorker", "gthread"),
     (
@@ -61,35 +59,21 @@ def main() -> None:
 
 
 def one_round(clients: int, jobs: int, turns: int) -> dict[str, float]:
-    """Jobs per second with and without guards, on stacks that were started for it."""
+    """Jobs per second with and without guards, on newly started stacks."""
     with ExitStack() as cleanup:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
         stacks = {
-            WITH: start(cleanup, copy_code(folder / "with"), folder / "data with"),
-            WITHOUT: start(cleanup, copy_code(folder / "without", CUTS), folder / "data without"),
+            WITH: start(cleanup, copy_code(folder / "with", CODE), folder / "data with"),
+            WITHOUT: start(cleanup, copy_code(folder / "without", CODE, CUTS), folder / "data without"),
         }
         speeds: dict[str, list[float]] = {case: [] for case in stacks}
         for turn in range(1 + turns):
-            # The first turn of each warms up; each is the first of every other turn.
+            # The first turn warms both up. They take turns at going first.
             for case in sorted(stacks, reverse=bool(turn % 2)):
                 speed = ask(stacks[case], f"{clients} {jobs}")
                 if turn:
                     speeds[case].append(float(speed))
         return {case: sum(found) / len(found) for case, found in speeds.items()}
-
-
-def copy_code(folder: Path, cuts: tuple[tuple[str, str, str], ...] = ()) -> Path:
-    """A copy of this code, with these cuts."""
-    for name in FOLDERS:
-        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
-    for name in ("models.json", "pyproject.toml"):
-        shutil.copy(REPOSITORY / name, folder / name)
-    for name, text, replacement in cuts:
-        file = folder / name
-        before = file.read_text(encoding="utf-8")
-        assert before.count(text) == 1, f"{name} has changed, and this benchmark has not"
-        file.write_text(before.replace(text, replacement), encoding="utf-8")
-    return folder
 
 
 def start(cleanup: ExitStack, checkout: Path, data: Path) -> "subprocess.Popen[str]":

@@ -11,7 +11,6 @@ rounds. Run: ``.venv/bin/python -m benchmarks.limits_cost``.
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import redis
 
 from benchmarks import checkout_jobs
 from benchmarks.checkout_jobs import VERY_HIGH, cpu_seconds, job_runner, timed
+from benchmarks.cut_code import copy_code
 from benchmarks.figures import figure, percentile
 from cli.local.redis_server import start_redis
 from shared.jobs.submission import JobSubmitter
@@ -48,13 +48,13 @@ ADDED = {
 # What is cut out of the scripts: the ledger, the reservation of tokens and the limit of queued jobs of end users, and the limits of owners.
 CUTS = (
     (
-        "lib/usage.lua",
+        "shared/jobs/lua/lib/usage.lua",
         "    local day, numbers = utc_date()",
         "    if true then return 0 end\n    local day, numbers = utc_date()",
     ),
-    ("submit.lua", "if job.tokens ~= '' then", "if false then"),
-    ("submit.lua", "for jobs_key, number in pairs(users) do", "for jobs_key, number in pairs({}) do"),
-    ("lib/limits.lua", "as_table(redis.call('HGETALL', PREFIX .. 'owner:' .. owner .. ':limits'))", "{}"),
+    ("shared/jobs/lua/submit.lua", "if job.tokens ~= '' then", "if false then"),
+    ("shared/jobs/lua/submit.lua", "for jobs_key, number in pairs(users) do", "for jobs_key, number in pairs({}) do"),
+    ("shared/jobs/lua/lib/limits.lua", "as_table(redis.call('HGETALL', PREFIX .. 'owner:' .. owner .. ':limits'))", "{}"),
 )
 
 # Runs a number of jobs; returns their times and the CPU time of all of them, in seconds.
@@ -101,21 +101,10 @@ def one_round(jobs: int, old: Path | None) -> dict[str, Cost]:
         url = new_redis("own")
         cases = own_cases(connect(url), Settings(data_dir=folder, redis_url=url))
         cases[WITH] = checkout_case(cleanup, CHECKOUT, new_redis("with"), LIMITS)
-        cases[WITHOUT] = checkout_case(cleanup, cut_out(folder / "code"), new_redis("without"))
+        cases[WITHOUT] = checkout_case(cleanup, copy_code(folder / "code", ("shared",), CUTS), new_redis("without"))
         if old is not None:
             cases[OLD] = checkout_case(cleanup, old, new_redis("old"))
         return measure(cases, jobs)
-
-
-def cut_out(folder: Path) -> Path:
-    """A copy of this code without limits and usage."""
-    shutil.copytree(CHECKOUT / "shared", folder / "shared", ignore=shutil.ignore_patterns("__pycache__"))
-    for name, text, replacement in CUTS:
-        script = folder / "shared/jobs/lua" / name
-        before = script.read_text(encoding="utf-8")
-        assert before.count(text) == 1, f"{name} has changed, and this benchmark has not"
-        script.write_text(before.replace(text, replacement), encoding="utf-8")
-    return folder
 
 
 def own_cases(client: redis.Redis, settings: Settings) -> dict[str, Turn]:

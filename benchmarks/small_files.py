@@ -1,4 +1,4 @@
-"""Reading small files in sandboxed children: forks of a process that has imported the readers, and a Python that is started for each.
+"""Reading small files in sandboxed children: forks of a process that has imported the readers, and a new Python process for each.
 
 Both read the same files in turn. The CPU time is that of all processes that have to do with it. Run:
 ``.venv/bin/python -m benchmarks.small_files``.

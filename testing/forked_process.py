@@ -72,7 +72,7 @@ def prepare_to_fork() -> None:
         vars(importlib.import_module(name))["spawn"] = _spawn
     vars(importlib.import_module("workers.gpu.engine_client.engine_connection"))["subprocess"] = _EngineProcesses
     # Typer builds all commands again whenever one runs, which takes a tenth of a second. The app is another object in each fork, which runs
-    # its module anew.
+    # its module again.
     main = importlib.import_module("typer.main")
     command = main.get_command(importlib.import_module("cli.main").app)
     vars(main)["get_command"] = lambda app: command

@@ -2,12 +2,13 @@
 ten times the CPU of reading a small file.
 
 A worker process starts one when it needs the first child. The server is as empty as the children: it has no environment and no secret,
-never reads from a file or a request, and only passes their descriptors on. A child gives up its rights as one that was started anew does
-(``sandbox``). What children of one server share is the layout of their memory.
+never reads from a file or a request, and only passes their descriptors on. A fork gives up its rights as any other
+child does (``sandbox``). What children of one server share is the layout of their memory.
 
 Messages on the socket between worker and server are the name of a module, with four descriptors: a socket for this child, the file, and
 the child's standard input and output. The child's socket then has the descriptor of its process and, at its end, its exit status. When
-the worker ends, its socket is closed, and the server and its children end too. This needs Linux 5.3: elsewhere, each child is started anew.
+the worker ends, its socket is closed, and the server and its children end too. This needs Linux 5.3; elsewhere, each
+child is a new Python process.
 """
 
 import fcntl
@@ -29,7 +30,7 @@ from shared.packaged_files import CODE_ROOT
 from shared.prctl import die_with_parent, name_process
 
 MODULES = ("workers.cpu.parsing.parse_child", "workers.cpu.archives.unpack_child", "workers.cpu.pages.draw_child")
-"""What forks run. OCR reads many pages in one process, with libraries that start threads, and is started anew."""
+"""What forks run. OCR gets a new Python process: it reads many pages in one, with libraries that start threads."""
 
 FILE = 3
 """The descriptor of the file in a fork."""
@@ -77,7 +78,9 @@ class Fork:
     def wait(self) -> int:
         """Wait for the end and return the exit status; negative is the number of the signal that killed the child."""
         if self._status is None:
-            select.select([self._process], [], [])
+            end = select.poll()
+            end.register(self._process, select.POLLIN)
+            end.poll()
             self._connection.settimeout(REPORT_SECONDS)
             try:
                 answer = self._connection.recv(_MAX_MESSAGE)
@@ -119,9 +122,9 @@ def fork(module: str, file: int, stdin: int, stdout: int) -> Fork:
         ours.close()
         if message:
             raise OSError(int(message), os.strerror(int(message)))
-        # It was killed, perhaps for want of memory, or is frozen. The next one gets the same request.
+        # It was killed, perhaps because memory ran out, or is frozen. The next one gets the same request.
         _discard(server)
-    raise OSError("two fork servers in succession started no child")
+    raise OSError("the fork server of the parsers failed twice to start a child process")
 
 
 def _running_server() -> _Server:
@@ -197,7 +200,7 @@ def _start_child(connection: socket.socket, children: dict[int, socket.socket]) 
         if not (pid := os.fork()):
             _become(message.decode(), server, files[1:])
     except OSError as error:
-        with child:
+        with child, suppress(BrokenPipeError):
             child.send(str(error.errno).encode())
         return True
     finally:
